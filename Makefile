@@ -1,0 +1,64 @@
+# make setup | demo | test | lint. Each sets up .venv first, and only what is not there yet.
+
+# The first interpreter that runs, is new enough, and for which the pinned versions have wheels.
+CANDIDATES := python3.11 python3.12 python3.10 python3
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
+PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(if $(shell $(p) -c '$(NEW_ENOUGH)' 2>&1 || echo no),,$(p))))
+
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/.done
+# The constraints keep one step from moving what another pins: torch asks for the newest setuptools, torchvision for numpy 2.
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c requirements/build.txt -c requirements/hosts.txt
+BUILD := $(INSTALL) --no-build-isolation --no-deps
+
+DEMO_CONFIG := configs/detection/ruas_ssd_demo.py
+DEMO_WORK := work_dirs/demo
+
+.PHONY: setup demo test lint
+
+setup: $(DONE)/package
+
+demo: setup
+	$(BIN)/python tools/make_demo_data.py --out data/demo
+	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_WORK)
+	$(BIN)/python tools/test.py $(DEMO_CONFIG) $(DEMO_WORK) --work-dir $(DEMO_WORK) --show-dir $(DEMO_WORK)/pictures
+	@echo 'Pictures, logs and the checkpoint are in $(DEMO_WORK).'
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# One step, one stamp: a step runs again when its requirements, or a step before it, have changed.
+$(DONE)/venv:
+	@test -n '$(PYTHON)' && $(PYTHON) -c '$(NEW_ENOUGH)' || { echo 'Python 3.10 or newer is needed: make $(MAKECMDGOALS) PYTHON=path/to/python' >&2; exit 1; }
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	mkdir -p $(DONE) && touch $@
+
+$(DONE)/build: requirements/build.txt $(DONE)/venv
+	$(INSTALL) -r $<
+	touch $@
+
+$(DONE)/torch: requirements/torch.txt $(DONE)/build
+	$(INSTALL) -r $<
+	touch $@
+
+$(DONE)/hosts: requirements/hosts.txt requirements/tests.txt $(DONE)/torch
+	$(INSTALL) -r requirements/hosts.txt -r requirements/tests.txt
+	touch $@
+
+# Forced, or pip would leave alone a headless opencv whose files opencv-python has overwritten.
+$(DONE)/opencv: requirements/opencv.txt $(DONE)/hosts
+	$(INSTALL) --no-deps --force-reinstall -r $<
+	touch $@
+
+$(DONE)/mmcv: requirements/mmcv.txt $(DONE)/opencv
+	$(BUILD) -r $<
+	touch $@
+
+$(DONE)/package: setup.py pyproject.toml ruas_mm/version.py $(DONE)/mmcv
+	$(BUILD) --editable .
+	touch $@

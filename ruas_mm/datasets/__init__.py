@@ -1,0 +1,1 @@
+"""Data sets in the dark, and the transforms that make them."""

@@ -1,0 +1,214 @@
+"""DARK FACE: faces in the streets at night, read as its authors distribute it."""
+
+from __future__ import annotations
+
+import os.path as osp
+import re
+from typing import Any
+
+import numpy as np
+from mmdet.datasets import BaseDetDataset
+from mmengine import fileio
+from PIL import Image
+
+_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are turned by 90 degrees
+
+
+def _natural(name: str) -> list[str | int]:
+    """Sort key that puts ``2`` before ``10``."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r'(\d+)', name))]
+
+
+def _parse_box(text: str, where: str) -> list[float]:
+    try:
+        x1, y1, x2, y2 = map(float, text.split())
+    except ValueError:
+        raise ValueError(f'{where}: expected four numbers "x1 y1 x2 y2", found {text!r}.') from None
+    if not np.isfinite([x1, y1, x2, y2]).all():
+        raise ValueError(f'{where}: expected four finite numbers, found {text!r}.')
+    if x2 <= x1 or y2 <= y1:
+        raise ValueError(f'{where}: expected a box with x1 < x2 and y1 < y2, found {text!r}.')
+    return [x1, y1, x2, y2]
+
+
+def parse_label(path: str, backend_args: dict | None = None) -> np.ndarray:
+    """Read one label file: the number of faces, then one line ``x1 y1 x2 y2`` a face.
+
+    The 6000 official files hold integer boxes of at least one pixel inside the image, and the announced number of
+    them, without exception. So whatever differs is damage, and refused.
+
+    Args:
+        path (str): The label file.
+        backend_args (dict, optional): mmengine file backend; None for local files.
+
+    Returns:
+        np.ndarray: Boxes, float32, of shape (N, 4), xyxy in pixels; N = 0 for an image without faces.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not of that form; the message names the file, the line and what was expected.
+    """
+    try:
+        lines = fileio.get_text(path, encoding='utf-8-sig', backend_args=backend_args).splitlines()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f'{path}: no such label file; every image needs one (a lone "0" for no face).'
+        ) from None
+    except UnicodeDecodeError:
+        raise ValueError(f'{path}: expected a text file with the number of faces and their boxes.') from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    head = lines[0].strip() if lines else ''
+    if not re.fullmatch('[0-9]+', head):
+        raise ValueError(f'{path}, line 1: expected the number of faces, found {head!r}.')
+    if len(lines) - 1 != int(head):
+        raise ValueError(f'{path}, line 1: expected {head} boxes as announced, found {len(lines) - 1}.')
+    boxes = [_parse_box(line, f'{path}, line {number}') for number, line in enumerate(lines[1:], start=2)]
+    return np.array(boxes, dtype=np.float32).reshape(-1, 4)
+
+
+class DarkFaceDataset(BaseDetDataset):
+    """DARK FACE, or any folder of images with one label file of its form for each.
+
+    The official layout is read as it is: ``image/N.png`` and ``label/N.txt`` under ``data_root``. The public part has
+    6000 images of 1080×720 with 43 849 faces; half of them measure less than 11.5 pixels (square root of the area).
+
+    Source: Yang et al., "Advancing Image Understanding in Poor Visibility Environments", IEEE TIP 2020.
+
+    Args:
+        ann_file (str): A text file with one image a line, by name (``12.png``) or by id (``12``), relative to
+            ``data_root``; ``tools/dataset_tools/split.py`` writes such lists. Empty: all images, in numerical order.
+        data_prefix (dict, optional): ``img_path`` and ``label_path``, the folders of images and labels relative to
+            ``data_root``. Defaults to ``dict(img_path='image', label_path='label')``. ``label_path=None`` with
+            ``test_mode=True``: images without labels.
+        **kwargs: See ``mmdet.datasets.BaseDetDataset``. ``filter_cfg`` knows ``filter_empty_gt`` (bool) and
+            ``min_size`` (of the shorter image side, in pixels); ``test_mode=True`` filters nothing, as in all of mmdet.
+
+    Raises:
+        FileNotFoundError: If an image, a label file or the list is missing.
+        ValueError: If a label file, the list or an image is damaged, or a box reaches beyond its image.
+            All of them when the data set is initialised, each in one sentence naming the file and the line.
+    """
+
+    METAINFO = dict(classes=('face',), palette=[(220, 20, 60)])
+
+    def __init__(self, ann_file: str = '', *, data_prefix: dict | None = None, **kwargs: Any) -> None:
+        data_prefix = {'img_path': 'image', 'label_path': 'label', **(data_prefix or {})}
+        if data_prefix['label_path'] is None:
+            if not kwargs.get('test_mode', False):
+                raise ValueError(
+                    "data_prefix['label_path'] is None, which needs test_mode=True: no labels, no training."
+                )
+            del data_prefix['label_path']  # mmengine joins strings only
+        super().__init__(ann_file, data_prefix=data_prefix, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Read the list, the labels and the sizes of the images (their headers only).
+
+        Returns:
+            list[dict]: One dict an image: ``img_path``, ``img_id``, ``height``, ``width`` and ``instances``, a list of
+            dicts with ``bbox`` (xyxy, pixels), ``bbox_label`` and ``ignore_flag``.
+        """
+        names = self._image_names()
+        if not self.ann_file and 'label_path' in self.data_prefix:
+            self._check_orphans(names)
+        return [self._load_image(image_id, name) for image_id, name in names.items()]
+
+    def filter_data(self) -> list[dict]:
+        """Drop, for training, images without faces or too small ones, as ``filter_cfg`` says.
+
+        Returns:
+            list[dict]: What is left of ``data_list``.
+        """
+        if self.test_mode or self.filter_cfg is None:
+            return self.data_list
+        min_faces = int(self.filter_cfg.get('filter_empty_gt', False))
+        min_size = self.filter_cfg.get('min_size', 0)
+        return [
+            info
+            for info in self.data_list
+            if len(info['instances']) >= min_faces and min(info['width'], info['height']) >= min_size
+        ]
+
+    def _files(self, folder: str) -> list[str]:
+        try:
+            files = fileio.list_dir_or_file(folder, list_dir=False, backend_args=self.backend_args)
+            return sorted(files, key=_natural)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(f'{folder}: no such folder; check data_root and data_prefix.') from None
+
+    def _image_names(self) -> dict[str, str]:
+        """Image ids and file names, in the order of the data set."""
+        folder = self.data_prefix['img_path']
+        found: dict[str, str] = {}
+        for name in self._files(folder):
+            stem, suffix = osp.splitext(name)
+            if suffix.lower() not in _SUFFIXES:
+                continue
+            if stem in found:
+                raise ValueError(f'{folder}: {found[stem]} and {name} would share the id {stem!r}; keep one of them.')
+            found[stem] = name
+        if not found:
+            raise FileNotFoundError(f'{folder}: expected images, found none.')
+        if not self.ann_file:
+            return found
+
+        try:
+            lines = fileio.get_text(self.ann_file, backend_args=self.backend_args).splitlines()
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f'{self.ann_file}: no such list of images; tools/dataset_tools/split.py writes one, and ann_file="" '
+                'takes all images.'
+            ) from None
+        chosen: dict[str, str] = {}
+        for number, entry in enumerate(map(str.strip, lines), start=1):
+            if not entry:
+                continue
+            stem, suffix = osp.splitext(entry)
+            image_id = stem if suffix.lower() in _SUFFIXES else entry
+            if image_id not in found or entry not in (image_id, found[image_id]):
+                raise FileNotFoundError(f'{self.ann_file}, line {number}: no image {entry!r} in {folder}.')
+            if image_id in chosen:
+                raise ValueError(f'{self.ann_file}, line {number}: image {entry!r} is listed twice.')
+            chosen[image_id] = found[image_id]
+        if not chosen:
+            raise ValueError(f'{self.ann_file}: expected one image a line, found none.')
+        return chosen
+
+    def _check_orphans(self, names: dict[str, str]) -> None:
+        """A label without an image betrays an incomplete copy, which would else train on less data unnoticed."""
+        folder = self.data_prefix['label_path']
+        for label in self._files(folder):
+            stem, suffix = osp.splitext(label)
+            if suffix == '.txt' and stem not in names:
+                raise FileNotFoundError(
+                    f'{osp.join(folder, label)}: its image is missing in {self.data_prefix["img_path"]}; '
+                    'to leave images out, list the others in ann_file.'
+                )
+
+    def _load_image(self, image_id: str, name: str) -> dict:
+        path = osp.join(self.data_prefix['img_path'], name)
+        width, height = self._image_size(path)
+        instances = []
+        if 'label_path' in self.data_prefix:
+            label_path = osp.join(self.data_prefix['label_path'], f'{image_id}.txt')
+            boxes = parse_label(label_path, self.backend_args).tolist()
+            for number, (x1, y1, x2, y2) in enumerate(boxes, start=2):
+                if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
+                    raise ValueError(
+                        f'{label_path}, line {number}: expected a box inside the {width}×{height} image, found '
+                        f'"{x1:g} {y1:g} {x2:g} {y2:g}".'
+                    )
+                instances.append(dict(bbox=[x1, y1, x2, y2], bbox_label=0, ignore_flag=0))
+        return dict(img_path=path, img_id=image_id, height=height, width=width, instances=instances)
+
+    def _image_size(self, path: str) -> tuple[int, int]:
+        try:
+            with fileio.get_local_path(path, backend_args=self.backend_args) as local, Image.open(local) as image:
+                size = image.size
+                # mmcv turns pictures upright as they say; asking a PNG would decode all of it.
+                turned = image.format in ('JPEG', 'MPO') and image.getexif().get(_ORIENTATION, 1) >= 5
+        except OSError as error:
+            raise ValueError(f'{path}: expected an image, but it cannot be read ({error}).') from None
+        return size[::-1] if turned else size

@@ -1,0 +1,5 @@
+"""Metrics with their protocols stated."""
+
+from ruas_mm.evaluation.dark_face_metric import DarkFaceMetric
+
+__all__ = ['DarkFaceMetric']

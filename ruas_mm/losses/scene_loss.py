@@ -1,0 +1,148 @@
+"""Losses of the scene module: they need no labels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RTVLoss(nn.Module):
+    """Relative total variation (Xu et al., "Structure extraction from texture via relative total variation", 2012).
+
+    For both directions, the sum over pixels p of D(p) / (L(p) + eps) with D(p) = sum_q g(p, q) |d t(q)| and
+    L(p) = |sum_q g(p, q) d t(q)|: windowed total over windowed inherent variation, g a Gaussian window and d the
+    forward difference. It is small where a map has structure, and large where it has texture.
+
+    Args:
+        sigma (float): Standard deviation of the window in pixels; it is cut off at 2.5 sigma.
+        eps (float): Keeps the ratio finite on flat areas.
+        reduction (str): ``sum`` over pixels and channels, averaged over the batch, as the paper; ``mean`` over both.
+
+    Raises:
+        ValueError: If the reduction is unknown.
+    """
+
+    def __init__(self, sigma: float = 3.0, eps: float = 1e-3, reduction: str = 'mean') -> None:
+        super().__init__()
+        if reduction not in ('mean', 'sum'):
+            raise ValueError(f"RTVLoss has no reduction={reduction!r}; choose 'mean' or 'sum'.")
+        self.eps = eps
+        self.reduction = reduction
+        radius = max(1, int(2.5 * sigma))
+        window = torch.exp(-torch.arange(-radius, radius + 1, dtype=torch.float64).square() / (2 * sigma**2))
+        self.register_buffer('window', window / window.sum(), persistent=False)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            t (Tensor): Maps of shape (N, C, H, W).
+
+        Returns:
+            Tensor: Scalar loss.
+        """
+        ratio = self._ratio(t.diff(dim=-1, append=t[..., :, -1:])) + self._ratio(t.diff(dim=-2, append=t[..., -1:, :]))
+        return ratio.sum() / len(t) if self.reduction == 'sum' else ratio.mean()
+
+    def _ratio(self, gradient: Tensor) -> Tensor:
+        return self._smooth(gradient.abs()) / (self._smooth(gradient).abs() + self.eps)
+
+    def _smooth(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        window, radius = self.window.to(x.dtype), len(self.window) // 2
+        x = F.conv2d(x.reshape(n * c, 1, h, w), window.view(1, 1, 1, -1), padding=(0, radius))
+        return F.conv2d(x, window.view(1, 1, -1, 1), padding=(radius, 0)).view(n, c, h, w)
+
+
+class NeighbourhoodSmoothLoss(nn.Module):
+    """Smoothness over the 24 neighbours of a 5x5 block, weaker across colour edges of the image (authors' release).
+
+    The sum over the offsets of mean(w |t(p) - t(p + offset)|) with w = exp(-sharpness ||y(p) - y(p + offset)||^2), the
+    difference taken in YCbCr, over all pixels whose neighbour lies inside the image.
+
+    Args:
+        radius (int): Reach of the neighbourhood in pixels; 2 gives the 5x5 block.
+        sharpness (float): Factor of the colour distance. On images in [0, 1] the release's 0.005 leaves w near 1.
+    """
+
+    def __init__(self, radius: int = 2, sharpness: float = 0.005) -> None:
+        super().__init__()
+        self.sharpness = sharpness
+        # An offset and its opposite compare the same pairs: half of them, counted twice.
+        self.offsets = [
+            (dy, dx)
+            for dy in range(radius + 1)
+            for dx in range(-radius, radius + 1)
+            if (dy, dx) > (0, 0)
+        ]
+        ycbcr = torch.tensor(  # ITU-R BT.601, studio range
+            [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]], dtype=torch.float64
+        )
+        self.register_buffer('ycbcr', ycbcr / 255, persistent=False)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            t (Tensor): Maps of shape (N, C, H, W).
+            y (Tensor): Images that they belong to, RGB in [0, 1], shape (N, 3, H, W).
+
+        Returns:
+            Tensor: Scalar loss.
+        """
+        colour = torch.einsum('ij,njhw->nihw', self.ycbcr.to(y.dtype), y)
+        height, width = t.shape[-2:]
+        loss = t.new_zeros(())
+        for dy, dx in self.offsets:
+            if dy >= height or abs(dx) >= width:
+                continue  # no pixel has this neighbour
+            weight = torch.exp(-self.sharpness * _difference(colour, dy, dx).square().sum(dim=1, keepdim=True))
+            loss = loss + 2 * (weight * _difference(t, dy, dx).abs()).mean()
+        return loss
+
+
+def _difference(x: Tensor, dy: int, dx: int) -> Tensor:
+    """Return x(p) - x(p + offset) for all p that have that neighbour, dy >= 0."""
+    height, width = x.shape[-2:]
+    left, right = max(0, -dx), width - max(0, dx)
+    return x[..., : height - dy, left:right] - x[..., dy:, left + dx : right + dx]
+
+
+class SceneLoss(nn.Module):
+    """The scene module's own objective: the illumination stays near the image and smooth (paper §3.2, METHOD §6).
+
+    Args:
+        smoothness (str): ``neighbourhood`` (authors' release) or ``rtv`` (the paper's loss).
+        fidelity_weight (float): Weight of mean((t - y)^2).
+        smooth_weight (float): Weight of the smoothness, the paper's eta.
+
+    Raises:
+        ValueError: If the smoothness is unknown.
+    """
+
+    def __init__(
+        self, smoothness: str = 'neighbourhood', fidelity_weight: float = 0.5, smooth_weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        if smoothness not in ('neighbourhood', 'rtv'):
+            raise ValueError(f"SceneLoss has no smoothness={smoothness!r}; choose 'neighbourhood' or 'rtv'.")
+        self.smooth = NeighbourhoodSmoothLoss() if smoothness == 'neighbourhood' else RTVLoss()
+        self.fidelity_weight = fidelity_weight
+        self.smooth_weight = smooth_weight
+
+    def forward(self, t: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Compute both terms.
+
+        Args:
+            t (Tensor): Illumination t^K of shape (N, 3, H, W).
+            y (Tensor): Dark images, RGB in [0, 1], shape (N, 3, H, W).
+
+        Returns:
+            dict[str, Tensor]: Weighted scalars ``loss_scene_fidelity`` and ``loss_scene_smooth``.
+        """
+        smooth = self.smooth(t) if isinstance(self.smooth, RTVLoss) else self.smooth(t, y)
+        return {
+            'loss_scene_fidelity': self.fidelity_weight * F.mse_loss(t, y),
+            'loss_scene_smooth': self.smooth_weight * smooth,
+        }

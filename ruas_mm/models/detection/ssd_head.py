@@ -1,0 +1,65 @@
+"""SSD's head: mmdet's, fit for testing, and its searchable form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet.models import SSDHead as _SSDHead
+from torch import Tensor, nn
+
+from ruas_mm.search import HIGH_LEVEL_SPACE, GenotypeLike, SearchSlots
+
+
+class SSDHead(_SSDHead):
+    """mmdet's SSD head, able to predict.
+
+    mmdet 3.3.0 asks ``loss_cls`` for custom channels before it predicts, and its SSD head computes the loss without
+    such a module: without the attribute every test step ends in an AttributeError.
+    """
+
+    loss_cls = None
+
+
+class SearchableSSDHead(SSDHead):
+    """SSD's head whose localisation and confidence layers are slots (paper §5.2, METHOD §5).
+
+    Slots are ``ssd_head.loc_1`` … for the boxes and ``ssd_head.conf_1`` … for the classes, one a level.
+
+    Args:
+        genotype (Genotype | Mapping | str | Path, optional): The derived architecture; None makes it searchable.
+        merged (bool): Whether mixed operations add their kernels; see :class:`ruas_mm.search.MixedOp`.
+        **kwargs (Any): Options of ``mmdet.SSDHead``: num_classes, in_channels, anchor_generator, …
+
+    Raises:
+        ValueError: If the genotype does not fit the slots.
+    """
+
+    def __init__(self, genotype: GenotypeLike = None, merged: bool = True, **kwargs: Any) -> None:
+        self._genotype, self._merged = genotype, merged  # mmdet's __init__ builds the layers
+        super().__init__(**kwargs)
+
+    def _init_layers(self) -> None:
+        levels = range(len(self.in_channels))
+        names = [f'{kind}_{level + 1}' for kind in ('loc', 'conf') for level in levels]
+        self.slots = SearchSlots('ssd_head', names, HIGH_LEVEL_SPACE, self._genotype)
+        self.reg_convs, self.cls_convs = nn.ModuleList(), nn.ModuleList()
+        for convs, outputs in ((self.reg_convs, 4), (self.cls_convs, self.cls_out_channels)):
+            for channels, priors in zip(self.in_channels, self.num_base_priors, strict=True):
+                index = len(self.reg_convs) + len(self.cls_convs)
+                convs.append(self.slots.build(index, channels, priors * outputs, merged=self._merged))
+
+    def forward(self, x: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        """Predict boxes and classes of every anchor.
+
+        Args:
+            x (tuple[Tensor, ...]): Levels of shape (N, C, H, W).
+
+        Returns:
+            tuple[list[Tensor], list[Tensor]]: Class scores (N, A * (classes + 1), H, W) and box deltas (N, A * 4, H,
+            W), one a level.
+        """
+        probs = self.slots.probs()
+        levels = len(x)
+        bbox_preds = [conv(f, p) for conv, f, p in zip(self.reg_convs, x, probs[:levels], strict=True)]
+        cls_scores = [conv(f, p) for conv, f, p in zip(self.cls_convs, x, probs[levels:], strict=True)]
+        return cls_scores, bbox_preds

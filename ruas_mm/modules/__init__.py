@@ -1,0 +1,6 @@
+"""The method's own modules (torch only)."""
+
+from ruas_mm.modules.distillation_cell import DistillationCell, cell_slots
+from ruas_mm.modules.scene_module import SceneModule, SceneOutput
+
+__all__ = ['DistillationCell', 'SceneModule', 'SceneOutput', 'cell_slots']

@@ -1,0 +1,67 @@
+"""The feature-distillation cell that the scene module and the noise removal module are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ruas_mm.search import SCENE_SPACE, GenotypeLike, SearchSlots
+
+
+def cell_slots(prefix: str, genotype: GenotypeLike = None) -> SearchSlots:
+    """Return the seven slots of a cell, to be shared by all cells that use one architecture.
+
+    Args:
+        prefix (str): ``scene`` or ``noise_removal``.
+        genotype (Genotype | Mapping | str | Path, optional): The derived architecture; None keeps it searchable.
+
+    Returns:
+        SearchSlots: Slots o1 … o7 of METHOD §3.
+    """
+    names = ('distill_1', 'remain_1', 'distill_2', 'remain_2', 'distill_3', 'remain_3', 'last')
+    return SearchSlots(prefix, names, SCENE_SPACE, genotype)
+
+
+class DistillationCell(nn.Module):
+    """Five nodes, seven searchable edges; every node also feeds the last one (paper §4.1, METHOD §3).
+
+    The cell owns weights only. The architecture belongs to ``slots``, which several cells may share; the caller passes
+    ``slots.probs()`` so that the softmax runs once for all of them.
+
+    Args:
+        slots (SearchSlots): The seven slots; see :func:`cell_slots`.
+        channels (int): Channels of input, nodes and output.
+    """
+
+    def __init__(self, slots: SearchSlots, channels: int) -> None:
+        super().__init__()
+        self.operations = nn.ModuleList(slots.build(index, channels, channels) for index in range(len(slots.names)))
+        self.fuse = nn.Conv2d(4 * channels, channels, 1)
+
+    def forward(self, x: Tensor, probs: Sequence[Tensor | None]) -> Tensor:
+        """Run the cell.
+
+        Args:
+            x (Tensor): Input of shape (N, C, H, W).
+            probs (Sequence[Tensor | None]): What ``slots.probs()`` returns.
+
+        Returns:
+            Tensor: Output of shape (N, C, H, W), without activation.
+        """
+
+        def edge(index: int, node: Tensor) -> Tensor:
+            return self.operations[index](node, probs[index])
+
+        distilled = []
+        for index in (0, 2, 4):
+            distilled.append(_activate(edge(index, x)))
+            x = _activate(edge(index + 1, x) + x)
+        distilled.append(_activate(edge(6, x)))
+        return self.fuse(torch.cat(distilled, dim=1))
+
+
+def _activate(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.05)

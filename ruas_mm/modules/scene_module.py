@@ -1,0 +1,124 @@
+"""The scene module: a Retinex model, unrolled, that turns a dark image into scene features."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ruas_mm.modules.distillation_cell import DistillationCell, cell_slots
+from ruas_mm.search import GenotypeLike
+
+_OPTIONS = {
+    'warm_start': ('rectified', 'updated', 'fixed', 'feature'),
+    'source': ('feature', 'illumination'),
+    'update': ('direct', 'gradient'),
+}
+
+
+class SceneOutput(NamedTuple):
+    """What the scene module finds, stage by stage.
+
+    Attributes:
+        features (list[Tensor]): u^1 … u^K, each of shape (N, C, H, W) in [0, 1]; the last one goes to the task.
+        illuminations (list[Tensor]): t^1 … t^K, each of shape (N, C, H, W) in [t_min, 1].
+    """
+
+    features: list[Tensor]
+    illuminations: list[Tensor]
+
+
+class SceneModule(nn.Module):
+    """Retinex-inspired unrolling with a distillation cell in each stage (paper Eq. 3-4 and §5.1, METHOD §2).
+
+    Stage k makes a first guess of the illumination (the warm start), lets its cell refine it and divides:
+    t = clamp(sigmoid(cell(guess)), t_min, 1), u = clamp(y / t, 0, 1). Every stage has its own weights; all share one
+    architecture. The defaults are those that run the authors' published weights unchanged.
+
+    Args:
+        stages (int): Number K of stages (Table II: 3).
+        channels (int): Channels of the image.
+        genotype (Genotype | Mapping | str | Path, optional): The cell's architecture; None makes it searchable.
+        gamma (float): Strength of the residual rectification, in (0, 1].
+        t_min (float): Smallest illumination, in (0, 1) (journal release: 1e-4, conference release: 1e-3).
+        window (int): Side in pixels of the local maximum's window: 2 is the release's block of the pixel and its
+            right, lower and lower right neighbours; an odd side is centred, as the paper says.
+        warm_start (str): Guess of stages 2 … K: ``rectified`` max(s) - gamma (u - y); ``updated`` max(s); ``fixed``
+            max(y); ``feature`` u itself (the detection release). The first stage always starts from max(y).
+        source (str): What s is above: ``feature`` u (release) or ``illumination`` t (the paper's formula).
+        update (str): ``direct`` as above, or ``gradient`` t = clamp(guess - cell(guess), t_min, 1), as the paper
+            writes Eq. 3.
+
+    Raises:
+        ValueError: If an option has no such value; the message names it.
+    """
+
+    def __init__(
+        self,
+        stages: int = 3,
+        channels: int = 3,
+        genotype: GenotypeLike = 'ruas_enhance_journal',
+        gamma: float = 0.5,
+        t_min: float = 1e-4,
+        window: int = 2,
+        warm_start: str = 'rectified',
+        source: str = 'feature',
+        update: str = 'direct',
+    ) -> None:
+        super().__init__()
+        for option, value in (('warm_start', warm_start), ('source', source), ('update', update)):
+            if value not in _OPTIONS[option]:
+                raise ValueError(f'SceneModule has no {option}={value!r}; choose from {", ".join(_OPTIONS[option])}.')
+        if stages < 1:
+            raise ValueError(f'SceneModule needs at least one stage, not stages={stages}.')
+        if not 0 < t_min < 1:
+            raise ValueError(f'SceneModule needs 0 < t_min < 1, not {t_min}.')
+        if window != 2 and (window < 1 or window % 2 == 0):
+            raise ValueError(f'SceneModule needs window=2 or an odd window, not {window}.')
+        self.gamma = gamma
+        self.t_min = t_min
+        self.window = window
+        self.warm_start = warm_start
+        self.source = source
+        self.update = update
+        self.slots = cell_slots('scene', genotype)
+        self.cells = nn.ModuleList(DistillationCell(self.slots, channels) for _ in range(stages))
+
+    def forward(self, y: Tensor) -> SceneOutput:
+        """Estimate illumination and scene feature.
+
+        Args:
+            y (Tensor): Dark images of shape (N, C, H, W), RGB in [0, 1], any size from 1x1.
+
+        Returns:
+            SceneOutput: Features and illuminations of every stage.
+        """
+        probs = self.slots.probs()
+        start = self._local_max(y)
+        features: list[Tensor] = []
+        illuminations: list[Tensor] = []
+        for cell in self.cells:
+            guess = self._warm_start(y, start, features[-1], illuminations[-1]) if features else start
+            refined = cell(guess.to(y.dtype), probs)
+            # The division amplifies rounding by 1/t: float32 even where autocast made the cell's output half.
+            refined = refined.to(torch.promote_types(y.dtype, torch.float32))
+            t = torch.sigmoid(refined) if self.update == 'direct' else guess - refined
+            t = t.clamp(self.t_min, 1)
+            features.append((y / t).clamp(0, 1))
+            illuminations.append(t)
+        return SceneOutput(features, illuminations)
+
+    def _warm_start(self, y: Tensor, start: Tensor, feature: Tensor, illumination: Tensor) -> Tensor:
+        if self.warm_start == 'fixed':
+            return start
+        if self.warm_start == 'feature':
+            return feature
+        guess = self._local_max(feature if self.source == 'feature' else illumination)
+        return guess - self.gamma * (feature - y) if self.warm_start == 'rectified' else guess
+
+    def _local_max(self, x: Tensor) -> Tensor:
+        # Zeros beyond the border: images, features and illuminations are never negative.
+        before, after = (self.window - 1) // 2, self.window // 2
+        return F.max_pool2d(F.pad(x, (before, after, before, after)), self.window, stride=1)

@@ -1,0 +1,99 @@
+"""Child registries of mmengine's roots (scope ``ruas_mm``), filled on demand.
+
+``COMPONENTS`` is the one list of what this package offers to configs. A component's module is imported when the
+component is first asked for, so that a missing or broken host disables its own components and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from mmengine import registry as root
+
+# registry -> public name -> module that defines it
+COMPONENTS: dict[str, dict[str, str]] = {
+    'model': {
+        'SceneModule': 'ruas_mm.modules',
+        'SceneLoss': 'ruas_mm.losses',
+        'RTVLoss': 'ruas_mm.losses',
+        'NeighbourhoodSmoothLoss': 'ruas_mm.losses',
+        'ScenePretrainer': 'ruas_mm.models',
+        'RUASDetDataPreprocessor': 'ruas_mm.models.detection',
+        'RUASSingleStageDetector': 'ruas_mm.models.detection',
+        'SearchableSSDNeck': 'ruas_mm.models.detection',
+        'SearchableSSDHead': 'ruas_mm.models.detection',
+        'SSDHead': 'ruas_mm.models.detection',
+        'SSDVGG': 'ruas_mm.models.detection',
+    },
+    'dataset': {
+        'DarkFaceDataset': 'ruas_mm.datasets.detection',
+    },
+    'transform': {
+        'LowLightSynthesis': 'ruas_mm.datasets.transforms',
+    },
+    'metric': {
+        'DarkFaceMetric': 'ruas_mm.evaluation',
+        'DumpPredictions': 'ruas_mm.evaluation.dump',
+    },
+    'visualizer': {
+        'RUASDetVisualizer': 'ruas_mm.visualization.detection',
+    },
+}
+
+# Packages of this project that need a host, and what of the host they need.
+_HOSTS = {
+    'ruas_mm.models.detection': 'mmdet.models',
+    'ruas_mm.datasets.detection': 'mmdet.datasets',
+    'ruas_mm.visualization.detection': 'mmdet.visualization',
+}
+
+
+def load_component(name: str, module: str) -> Any:
+    """Import a component.
+
+    Args:
+        name (str): Public name of the component.
+        module (str): Dotted path of the module that defines it.
+
+    Returns:
+        Any: The class (or function) itself.
+
+    Raises:
+        ImportError: If the host it needs is missing or does not work; the message names the host and the cause.
+    """
+    host = _HOSTS.get(module)
+    if host is not None:
+        try:
+            importlib.import_module(host)
+        except Exception as error:  # a broken host fails in many ways: ImportError, AssertionError on versions, …
+            raise ImportError(
+                f'ruas_mm.{name} needs {host.partition(".")[0]}, which cannot be used here: '
+                f'{type(error).__name__}: {error}'
+            ) from error
+    return getattr(importlib.import_module(module), name)
+
+
+class Registry(root.Registry):
+    """An mmengine registry that imports a component of ``COMPONENTS`` when it is first asked for."""
+
+    def get(self, key: str) -> Any:
+        """Return the component registered as ``key``, importing it first if need be; see ``mmengine.Registry.get``."""
+        scope, name = self.split_scope_key(key)
+        module = COMPONENTS.get(self.name, {}).get(name)
+        if module and scope in (None, self.scope) and name not in self._module_dict:
+            self.register_module(name=name, module=load_component(name, module))
+        return super().get(key)
+
+
+def _child(parent: root.Registry) -> Registry:
+    # Without a location mmengine would look for `ruas_mm.utils.register_all_modules`.
+    return Registry(parent.name, parent=parent, scope='ruas_mm', locations=['ruas_mm.registry'])
+
+
+MODELS = _child(root.MODELS)
+DATASETS = _child(root.DATASETS)
+TRANSFORMS = _child(root.TRANSFORMS)
+METRICS = _child(root.METRICS)
+VISUALIZERS = _child(root.VISUALIZERS)
+HOOKS = _child(root.HOOKS)

@@ -1,0 +1,19 @@
+"""What may vary in an architecture and how it is decided (torch only)."""
+
+from ruas_mm.search.genotype import Genotype
+from ruas_mm.search.mixed_op import MixedOp
+from ruas_mm.search.operations import HIGH_LEVEL_SPACE, OPERATIONS, SCENE_SPACE, Operation, build_operation
+from ruas_mm.search.slots import GenotypeLike, SearchSlots, derive_genotype
+
+__all__ = [
+    'HIGH_LEVEL_SPACE',
+    'OPERATIONS',
+    'SCENE_SPACE',
+    'Genotype',
+    'GenotypeLike',
+    'MixedOp',
+    'Operation',
+    'SearchSlots',
+    'build_operation',
+    'derive_genotype',
+]

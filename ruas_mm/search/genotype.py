@@ -1,0 +1,127 @@
+"""Genotype: which operation each slot of an architecture uses, as a small versioned JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruas_mm.search.operations import OPERATIONS
+from ruas_mm.utils.fileio import atomic_write
+
+_SHIPPED = Path(__file__).parent / 'genotypes'
+_FORMAT = 'ruas_mm.genotype'
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """A derived architecture.
+
+    Attributes:
+        slots (dict[str, str]): Operation of each slot, by names such as ``scene.distill_1`` or ``ssd_head.loc_2``.
+        probabilities (dict[str, dict[str, float]]): What the search believed of each candidate; empty if unknown.
+        origin (dict[str, Any]): Where the architecture comes from, for people to read.
+    """
+
+    slots: dict[str, str]
+    probabilities: dict[str, dict[str, float]] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def names() -> list[str]:
+        """Return the names of the genotypes shipped with the package."""
+        return sorted(path.stem for path in _SHIPPED.glob('*.json'))
+
+    @classmethod
+    def load(cls, source: Genotype | Mapping[str, str] | str | Path) -> Genotype:
+        """Read a genotype.
+
+        Args:
+            source (Genotype | Mapping | str | Path): A file, the name of a shipped genotype, a mapping of slots to
+                operations, or a genotype, which is returned as it is.
+
+        Returns:
+            Genotype: The architecture.
+
+        Raises:
+            FileNotFoundError: If it is neither a file nor a shipped name.
+            ValueError: If the file is no genotype, of another version, or names an unknown operation.
+        """
+        if isinstance(source, Genotype):
+            return source
+        if isinstance(source, Mapping):
+            return cls._checked(dict(source), {}, {}, 'the genotype given')
+        path = Path(source)
+        if not path.is_file():
+            path = _SHIPPED / f'{source}.json'
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f'Genotype {str(source)!r} is neither a file nor one of the shipped names: '
+                    f'{", ".join(cls.names())}.'
+                )
+        try:
+            content = json.loads(path.read_text(encoding='utf-8'))
+        except ValueError as error:
+            raise ValueError(f'Genotype file {path} is not JSON: {error}.') from None
+        if not isinstance(content, dict) or content.get('format') != _FORMAT:
+            raise ValueError(f'{path} is not a genotype file: expected "format": "{_FORMAT}".')
+        if content.get('version') != _VERSION:
+            raise ValueError(f'Genotype file {path} has version {content.get("version")!r}, expected {_VERSION}.')
+        return cls._checked(
+            content.get('slots'), content.get('probabilities') or {}, content.get('origin') or {}, f'genotype file {path}'
+        )
+
+    @classmethod
+    def _checked(cls, slots: Any, probabilities: Any, origin: Any, where: str) -> Genotype:
+        if not isinstance(slots, dict) or not slots:
+            raise ValueError(f'No "slots" in {where}: expected a mapping of slot names to operations.')
+        for slot, operation in slots.items():
+            if operation not in OPERATIONS:
+                raise ValueError(
+                    f'Slot {slot!r} of {where} has the unknown operation {operation!r}; '
+                    f'the known ones are {", ".join(OPERATIONS)}.'
+                )
+        return cls(slots, probabilities, origin)
+
+    def save(self, path: str | Path) -> None:
+        """Write the genotype as JSON, first under a temporary name.
+
+        Args:
+            path (str | Path): File to write.
+        """
+        content = {'format': _FORMAT, 'version': _VERSION, 'slots': self.slots}
+        if self.probabilities:
+            content['probabilities'] = self.probabilities
+        if self.origin:
+            content['origin'] = self.origin
+        atomic_write(path, json.dumps(content, indent=2) + '\n')
+
+    def choose(self, slots: Sequence[str], candidates: Sequence[str]) -> list[str]:
+        """Return the operations of one module's slots.
+
+        Args:
+            slots (Sequence[str]): Full names of all slots of the module, of one prefix (``ssd_neck.extra_1``, …).
+            candidates (Sequence[str]): Operations that the module's space holds.
+
+        Returns:
+            list[str]: One operation a slot.
+
+        Raises:
+            ValueError: If a slot is missing, unknown to the module, or uses an operation of another space.
+        """
+        prefix = slots[0].rpartition('.')[0] + '.'
+        for slot in self.slots:
+            if slot.startswith(prefix) and slot not in slots:
+                raise ValueError(f'The genotype has slot {slot!r}, but this model ends at {slots[-1]!r}.')
+        for slot in slots:
+            if slot not in self.slots:
+                raise ValueError(f'The genotype does not name slot {slot!r}, which this model has.')
+            if self.slots[slot] not in candidates:
+                raise ValueError(
+                    f'Slot {slot!r} of the genotype uses {self.slots[slot]!r}, which is not in its space: '
+                    f'{", ".join(candidates)}.'
+                )
+        return [self.slots[slot] for slot in slots]

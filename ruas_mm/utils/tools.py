@@ -1,0 +1,114 @@
+"""What the command line tools share: configs, checkpoints and errors that a person can read."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+import ruas_mm
+from ruas_mm.search import Genotype
+
+_PACKAGE = str(Path(ruas_mm.__file__).parent)
+# Errors of these kinds, raised by this package, say what the user gave and what was expected.
+_EXPLAINED = (ValueError, OSError, ImportError, RuntimeError)
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that every OpenMMLab tool has, and ``--genotype``.
+
+    Args:
+        parser (argparse.ArgumentParser): Parser to extend.
+    """
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)')
+    parser.add_argument('--genotype', metavar='FILE_OR_NAME', help='architecture for every searchable part of the model')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='settings to override'
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read a config and apply the common flags.
+
+    Args:
+        args (argparse.Namespace): What :func:`add_common_arguments` parsed, and ``config``.
+
+    Returns:
+        Config: The config to run.
+
+    Raises:
+        FileNotFoundError: If the config or the genotype does not exist.
+        ValueError: If the model has no place for the genotype.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not Path(args.config).is_file():
+        raise FileNotFoundError(f'Config {args.config} does not exist.')
+    config = Config.fromfile(args.config)
+    config.launcher = args.launcher
+    config.merge_from_dict(args.cfg_options)
+    config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+    if args.genotype is not None:
+        slots = Genotype.load(args.genotype).slots
+        if not _set_genotype(config.model, slots):
+            raise ValueError(f'The model of {args.config} takes no genotype: no part of it has the key "genotype".')
+    return config
+
+
+def _set_genotype(node: Any, slots: dict[str, str]) -> bool:
+    """Give ``slots`` to every part of a model's config that has the key ``genotype``; return whether one has."""
+    found = False
+    if isinstance(node, dict):
+        if 'genotype' in node:
+            node['genotype'] = slots
+            found = True
+        found |= any([_set_genotype(value, slots) for key, value in node.items() if key != 'genotype'])
+    elif isinstance(node, (list, tuple)):
+        found = any([_set_genotype(value, slots) for value in node])
+    return found
+
+
+def find_checkpoint(path: str) -> str:
+    """Return a checkpoint file.
+
+    Args:
+        path (str): A checkpoint, or a work directory whose last one is meant.
+
+    Returns:
+        str: Path of the file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    if not os.path.isdir(path):
+        if not os.path.isfile(path) and '://' not in path:
+            raise FileNotFoundError(f'Checkpoint {path} does not exist.')
+        return path
+    pointer = Path(path, 'last_checkpoint')
+    if not pointer.is_file():
+        raise FileNotFoundError(f'Work directory {path} holds no checkpoint yet: it has no file "last_checkpoint".')
+    checkpoint = Path(pointer.read_text().strip())
+    # The folder may have been moved since the pointer was written.
+    return str(checkpoint if checkpoint.is_file() else Path(path, checkpoint.name))
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool; an error that this package raised on purpose ends it with its sentence instead of a traceback.
+
+    Args:
+        main (Callable): The tool.
+    """
+    try:
+        main()
+    except _EXPLAINED as error:
+        origin = traceback.extract_tb(error.__traceback__)[-1].filename
+        if not origin.startswith(_PACKAGE):
+            raise
+        sys.exit(f'Error: {error}')

@@ -1,0 +1,47 @@
+"""Titled pictures side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import cv2
+import mmcv
+import numpy as np
+from mmengine.structures import PixelData
+from torch import Tensor
+
+
+def scene_panels(scene: PixelData, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Turn a scene into pictures.
+
+    Args:
+        scene (PixelData): ``data_sample.scene``: ``feature`` and ``illumination`` of shape (3, H, W) in [0, 1].
+        shape (tuple[int, int]): Height and width of the pictures in pixels.
+
+    Returns:
+        dict[str, np.ndarray]: Titles and RGB uint8 pictures of shape (H, W, 3).
+    """
+
+    def picture(image: Tensor) -> np.ndarray:
+        array = (image.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        return mmcv.imresize(array, shape[::-1])
+
+    return {'enhanced u^K': picture(scene.feature), 'illumination t^K': picture(scene.illumination)}
+
+
+def side_by_side(panels: Mapping[str, np.ndarray], bar: int = 22) -> np.ndarray:
+    """Join pictures of one size into a strip, each under its title.
+
+    Args:
+        panels (Mapping[str, np.ndarray]): Titles and RGB uint8 pictures of shape (H, W, 3).
+        bar (int): Height of the title bar in pixels.
+
+    Returns:
+        np.ndarray: RGB uint8 strip.
+    """
+    columns = []
+    for title, image in panels.items():
+        column = np.pad(image, ((bar, 0), (0, 4), (0, 0)), constant_values=255)
+        cv2.putText(column, title, (4, bar - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        columns.append(column)
+    return np.concatenate(columns, axis=1)

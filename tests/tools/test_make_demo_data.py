@@ -1,0 +1,145 @@
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('skimage')
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / 'tools' / 'make_demo_data.py'
+
+
+def make(*arguments):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    command = [sys.executable, str(TOOL), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location('make_demo_data', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture(scope='module')
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp('demo')
+    done = make('detection', '--out', out, '--train', 6, '--test', 3)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ''
+    assert '6 train + 3 test' in done.stdout and str(out) in done.stdout and done.stdout.count('\n') == 1
+    return out / 'darkface'
+
+
+def boxes_of(label):
+    count, *lines = label.read_text().splitlines()
+    boxes = np.array([[int(number) for number in line.split()] for line in lines])
+    assert len(boxes) == int(count) >= 1
+    return boxes
+
+
+def test_layout_of_dark_face(demo):
+    for split, count in (('train', 6), ('test', 3)):
+        numbers = {str(n) for n in range(1, count + 1)}
+        assert {path.name for path in (demo / split / 'image').iterdir()} == {f'{n}.png' for n in numbers}
+        assert {path.name for path in (demo / split / 'label').iterdir()} == {f'{n}.txt' for n in numbers}
+    assert 'scikit-image' in (demo / 'SOURCE.txt').read_text()
+    assert [path.name for path in demo.parent.iterdir()] == ['darkface']  # nothing temporary is left
+
+
+def test_faces_lie_within_their_image(demo):
+    for image in demo.glob('*/image/*.png'):
+        height, width = cv2.imread(str(image)).shape[:2]
+        assert (width, height) == (320, 240)
+        boxes = boxes_of(image.parents[1] / 'label' / f'{image.stem}.txt')
+        assert len(boxes) <= 8
+        assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= (width, height)).all()
+        sides = boxes[:, 2:] - boxes[:, :2]
+        assert (sides >= 8).all() and (sides <= 64).all()
+
+
+def test_images_are_dark_and_not_black(demo):
+    means = [cv2.imread(str(image)).mean() for image in demo.glob('*/image/*.png')]
+    assert max(means) < 80 and 3 < np.mean(means) < 40  # DARK FACE: 4 to 40, 19 in the mean
+
+
+def test_the_seed_decides_everything(demo, tool, tmp_path):
+    def again(*arguments):
+        assert tool.main(['--out', str(tmp_path), *arguments]) == 0
+        return contents(tmp_path / 'darkface')
+
+    first = contents(demo)
+    larger = again('--train', '8', '--test', '3')
+    assert all(larger[name] == content for name, content in first.items())
+    assert again('--train', '6', '--test', '3') == first  # replaced, nothing of the larger set is left
+    other = again('--train', '1', '--test', '1', '--seed', '1')
+    assert other[Path('train/image/1.png')] != first[Path('train/image/1.png')]
+
+
+def test_train_and_test_share_no_source(tool):
+    train, test = tool.sources('train'), tool.sources('test')
+    for kind in ('faces', 'others', 'photographs'):
+        mine, theirs = getattr(train, kind), getattr(test, kind)
+        assert mine and theirs and len(set(mine)) == len(mine)
+        assert not set(mine) & set(theirs)
+    assert not set(train.faces) & set(test.photographs) and not set(test.faces) & set(train.photographs)
+
+
+def test_scenes_read_only_their_own_sources(tool, monkeypatch):
+    for split in tool.SPLITS:
+        seen = set()
+        monkeypatch.setattr(tool, '_crop', lambda name, crop=tool._crop, seen=seen: seen.add(name) or crop(name))
+        monkeypatch.setattr(tool, '_read', lambda name, read=tool._read, seen=seen: seen.add(name) or read(name))
+        for seed in range(5):
+            tool.make_scene(split, (160, 120), np.random.default_rng(seed))
+        monkeypatch.undo()
+        mine = tool.sources(split)
+        assert seen - {'lfw_subset.npy'} <= {*mine.faces, *mine.others, *mine.photographs}
+
+
+def test_other_sizes(tool):
+    for size in ((128, 128), (700, 130)):
+        scene, boxes = tool.make_scene('train', size, np.random.default_rng(0))
+        assert scene.shape == (size[1], size[0], 3) and 0 <= scene.min() <= scene.max() <= 1
+        assert boxes and all(0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1] for x1, y1, x2, y2 in boxes)
+
+
+@pytest.mark.parametrize(
+    'arguments', [['--train', '0'], ['--size', '20', '20'], ['--seed', '-1'], ['no_such_task'], ['--test', 'x']]
+)
+def test_wrong_arguments(tool, arguments, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        tool.main([*arguments, '--out', str(tmp_path / 'out')])
+    assert exit_.value.code == 2
+    assert 'error:' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_output_that_cannot_be_written(tool, tmp_path, capsys):
+    blocker = tmp_path / 'file'
+    blocker.write_text('')
+    assert tool.main(['--out', str(blocker), '--train', '1', '--test', '1']) == 1
+    error = capsys.readouterr().err
+    assert str(blocker) in error and error.count('\n') == 1
+
+
+def test_a_foreign_folder_is_left_alone(tool, tmp_path, capsys):
+    precious = tmp_path / 'darkface' / 'train' / 'image' / '1.png'
+    precious.parent.mkdir(parents=True)
+    precious.write_text('real data')
+    assert tool.main(['--out', str(tmp_path), '--train', '1', '--test', '1']) == 1
+    assert 'not made by this tool' in capsys.readouterr().err
+    assert precious.read_text() == 'real data'

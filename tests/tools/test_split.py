@@ -1,0 +1,89 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).resolve().parents[2] / 'tools/dataset_tools/split.py'
+
+
+def run(*args):
+    return subprocess.run([sys.executable, TOOL, *map(str, args)], capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / 'image').mkdir()
+    for number in range(1, 31):
+        (tmp_path / f'image/{number}.png').touch()
+    (tmp_path / 'image/readme.txt').touch()
+    return tmp_path
+
+
+def read(path):
+    return path.read_text().splitlines()
+
+
+def test_disjoint_sorted_and_the_same_for_the_same_seed(root):
+    done = run(root, '--train', 20, '--val', 4, '--test', 5, '--seed', 0)
+    assert done.returncode == 0, done.stderr
+    parts = [read(root / f'splits/{part}.txt') for part in ('train', 'val', 'test')]
+    assert [len(part) for part in parts] == [20, 4, 5]
+    assert len(set().union(*parts)) == 29
+    assert all(part == sorted(part, key=int) for part in parts)
+    assert 'train.txt: 20 images' in done.stdout
+    assert '1 of 30 images left over, seed 0' in done.stdout
+    assert sorted(path.name for path in (root / 'splits').iterdir()) == ['test.txt', 'train.txt', 'val.txt']
+
+    out = root / 'elsewhere'
+    run(root, '--train', 20, '--val', 4, '--test', 5, '--out', out)
+    assert [read(out / f'{part}.txt') for part in ('train', 'val', 'test')] == parts
+    run(root, '--train', 20, '--val', 4, '--test', 5, '--out', out, '--seed', 1)
+    assert read(out / 'train.txt') != parts[0]
+
+
+def test_the_draw_is_pinned(root):
+    # The split belongs to every published figure: no version of the tool may change it.
+    assert run(root, '--test', 5).returncode == 0
+    assert read(root / 'splits/test.txt') == ['4', '10', '16', '26', '28']
+    assert not (root / 'splits/train.txt').exists()
+
+
+def test_other_layouts(tmp_path):
+    for name in ('images/Bicycle/2015_2.jpg', 'images/Bicycle/2015_10.JPEG', 'images/Dog/2015_3.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    done = run(tmp_path, '--train', 3, '--glob', 'images/*/*')
+    assert done.returncode == 0, done.stderr
+    assert read(tmp_path / 'splits/train.txt') == ['Bicycle/2015_2', 'Bicycle/2015_10', 'Dog/2015_3']
+    assert run(tmp_path, '--train', 3, '--glob', 'images/**/*').returncode == 0
+    assert read(tmp_path / 'splits/train.txt') == ['Bicycle/2015_2', 'Bicycle/2015_10', 'Dog/2015_3']
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (['--train', 25, '--test', 6], 'expected at least 31 images (25 train + 6 test), found 30'),
+        (['--train', 0], "expected a number of images of at least 1, found '0'"),
+        (['--train', 'all'], "expected a number of images of at least 1, found 'all'"),
+        ([], 'expected at least one of --train, --val and --test'),
+        (['--train', 1, '--glob', 'images/*'], "no image matches 'images/*'"),
+        (['--train', 1, '--glob', '/*'], 'expected a pattern relative to'),
+    ],
+)
+def test_errors(root, args, message):
+    done = run(root, *args)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert not (root / 'splits').exists()
+
+
+def test_errors_of_the_folder(root):
+    assert 'no such folder' in run(root / 'none', '--train', 1).stderr
+    (root / 'image/1.jpg').touch()
+    assert "would share the id '1'" in run(root, '--train', 1).stderr
+    (root / 'image/1.jpg').unlink()
+    (root / 'file').touch()
+    done = run(root, '--train', 1, '--out', root / 'file')
+    assert done.returncode == 1 and 'Traceback' not in done.stderr

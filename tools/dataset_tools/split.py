@@ -1,0 +1,145 @@
+"""Draw random, disjoint lists of images from a folder, the same ones for the same seed.
+
+The paper's split of DARK FACE, 5000 images to train and 1000 to test:
+
+    python tools/dataset_tools/split.py data/darkface --train 5000 --test 1000 --seed 0
+
+writes ``data/darkface/splits/train.txt`` and ``test.txt``, one image id a line. Give them to a data set as
+``ann_file='splits/train.txt'``. Other layouts are found by a pattern: ``--glob 'images/*/*'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+from pathlib import Path
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+PARTS = ('train', 'val', 'test')
+
+
+def natural(name: str) -> list[str | int]:
+    """Sort key that puts ``2`` before ``10``.
+
+    Args:
+        name (str): Any name.
+
+    Returns:
+        list[str | int]: Its text and its numbers, in turn.
+    """
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r'(\d+)', name))]
+
+
+def find_images(folder: Path, pattern: str) -> list[str]:
+    """List the ids of the images that a pattern finds.
+
+    Args:
+        folder (Path): Where to look.
+        pattern (str): Glob relative to ``folder``; ``**`` descends.
+
+    Returns:
+        list[str]: Paths below the fixed part of the pattern, without suffix, in numerical order.
+
+    Raises:
+        ValueError: If the folder does not exist, nothing is found, or two images share an id.
+    """
+    if not folder.is_dir():
+        raise ValueError(f'{folder}: no such folder.')
+    if Path(pattern).is_absolute():
+        raise ValueError(f'--glob {pattern}: expected a pattern relative to {folder}.')
+    fixed = folder
+    for part in Path(pattern).parts[:-1]:
+        if any(sign in part for sign in '*?['):
+            break
+        fixed /= part
+    found: dict[str, Path] = {}
+    for path in folder.glob(pattern):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith('.'):
+            continue
+        image_id = path.relative_to(fixed).with_suffix('').as_posix()
+        if image_id in found:
+            raise ValueError(f'{found[image_id]} and {path} would share the id {image_id!r}; keep one of them.')
+        found[image_id] = path
+    if not found:
+        raise ValueError(f'{folder}: no image matches {pattern!r}; --glob says where they are.')
+    return sorted(found, key=natural)
+
+
+def split(ids: list[str], sizes: dict[str, int], seed: int) -> dict[str, list[str]]:
+    """Draw disjoint parts at random.
+
+    The order of the draw is that of a hash of seed and id: the same on every machine and version, and independent of
+    the order of ``ids``.
+
+    Args:
+        ids (list[str]): What to draw from.
+        sizes (dict[str, int]): Name and size of each part.
+        seed (int): Another seed, another draw.
+
+    Returns:
+        dict[str, list[str]]: The ids of each part, in numerical order.
+
+    Raises:
+        ValueError: If there are fewer ids than asked for.
+    """
+    wanted = sum(sizes.values())
+    if wanted > len(ids):
+        parts = ' + '.join(f'{size} {name}' for name, size in sizes.items())
+        raise ValueError(f'expected at least {wanted} images ({parts}), found {len(ids)}.')
+    drawn = iter(sorted(ids, key=lambda image_id: hashlib.sha256(f'{seed}/{image_id}'.encode()).digest()))
+    return {name: sorted((next(drawn) for _ in range(size)), key=natural) for name, size in sizes.items()}
+
+
+def write_list(path: Path, ids: list[str]) -> None:
+    """Write one id a line, all or nothing.
+
+    Args:
+        path (Path): The file; its folder is made if need be.
+        ids (list[str]): What to write.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        temporary.write_text(''.join(f'{image_id}\n' for image_id in ids), encoding='utf-8')
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def size(text: str) -> int:
+    """Parse the size of a part, at least one image."""
+    if not re.fullmatch('[0-9]+', text) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f'expected a number of images of at least 1, found {text!r}')
+    return int(text)
+
+
+def main() -> None:
+    """Run the tool; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folder', type=Path, help='root of the data set')
+    for part in PARTS:
+        parser.add_argument(f'--{part}', type=size, metavar='N', help=f'images of {part}.txt; left out: no such list')
+    parser.add_argument('--seed', type=int, default=0, help='another seed, another draw (default: %(default)s)')
+    parser.add_argument('--glob', default='image/*', metavar='PATTERN', help='the images (default: %(default)s)')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='where the lists go (default: FOLDER/splits)')
+    args = parser.parse_args()
+
+    sizes = {part: getattr(args, part) for part in PARTS if getattr(args, part)}
+    if not sizes:
+        parser.error('expected at least one of --train, --val and --test')
+    out = args.out or args.folder / 'splits'
+    try:
+        ids = find_images(args.folder, args.glob)
+        parts = split(ids, sizes, args.seed)
+        for name, chosen in parts.items():
+            write_list(out / f'{name}.txt', chosen)
+            print(f'{out / name}.txt: {len(chosen)} images')
+    except (OSError, ValueError) as error:
+        raise SystemExit(f'split.py: {error}') from None
+    print(f'{len(ids) - sum(sizes.values())} of {len(ids)} images left over, seed {args.seed}')
+
+
+if __name__ == '__main__':
+    main()

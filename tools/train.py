@@ -1,0 +1,49 @@
+"""Train or search a model: ``tools/train.py CONFIG``."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.runner import Runner
+
+from ruas_mm.utils.tools import add_common_arguments, find_checkpoint, load_config, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Train or search a model.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint; without a path from the last one in the work directory',
+    )
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    config = load_config(args)
+    if args.amp:
+        config.optim_wrapper.type = 'mmengine.AmpOptimWrapper'
+        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+            raise SystemExit(f'Error: --auto-scale-lr needs auto_scale_lr.base_batch_size in {args.config}.')
+        config.auto_scale_lr.enable = True
+    if args.resume is not None:
+        config.resume = True
+        config.load_from = None if args.resume == 'auto' else find_checkpoint(args.resume)
+    elif config.get('load_from'):
+        config.load_from = find_checkpoint(config.load_from)
+    Runner.from_cfg(config).train()
+
+
+if __name__ == '__main__':
+    run_tool(main)
