@@ -90,9 +90,7 @@ model = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmdet.LoadAnnotations', with_bbox=True),
-    dict(
-        type='mmdet.MinIoURandomCrop', min_ious=(0.3, 0.5, 0.7, 0.9), min_crop_size=0.3, bbox_clip_border=True
-    ),
+    dict(type='mmdet.MinIoURandomCrop', min_ious=(0.3, 0.5, 0.7, 0.9), min_crop_size=0.3, bbox_clip_border=True),
     dict(type='mmdet.Resize', scale=crop_size, keep_ratio=False),
     dict(type='mmdet.RandomFlip', prob=0.5),
     dict(type='mmdet.PackDetInputs'),
@@ -101,9 +99,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmdet.Resize', scale=test_scale, keep_ratio=True),
     dict(type='mmdet.LoadAnnotations', with_bbox=True),  # after Resize: metrics want the original pixels
-    dict(
-        type='mmdet.PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
-    ),
+    dict(type='mmdet.PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 
 train_dataloader = dict(
@@ -146,7 +142,9 @@ test_cfg = dict(type='mmengine.TestLoop')
 optim_wrapper = dict(
     type='mmengine.OptimWrapper',
     optimizer=dict(type='SGD', lr=base_lr, momentum=0.9, weight_decay=5e-4),
-    clip_grad=dict(max_norm=5.0),
+    clip_grad=dict(max_norm=35.0),
+    # With std = 1 the scene module's gradients are about 255 times those of an image in [0, 1].
+    paramwise_cfg=dict(custom_keys={'data_preprocessor.scene_module': dict(lr_mult=0.1)}),
 )
 param_scheduler = [
     dict(type='mmengine.LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=500),
@@ -156,9 +154,7 @@ auto_scale_lr = dict(enable=False, base_batch_size=8)
 default_scope = 'mmdet'
 default_hooks = dict(visualization=dict(type='mmdet.DetVisualizationHook'))
 visualizer = dict(type='ruas_mm.RUASDetVisualizer', vis_backends=_base_.vis_backends, name='visualizer')
-tta_model = dict(
-    type='mmdet.DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.3), max_per_img=750)
-)
+tta_model = dict(type='mmdet.DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.3), max_per_img=750))
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
@@ -171,7 +167,13 @@ tta_pipeline = [
                 dict(
                     type='mmdet.PackDetInputs',
                     meta_keys=(
-                        'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'
+                        'img_id',
+                        'img_path',
+                        'ori_shape',
+                        'img_shape',
+                        'scale_factor',
+                        'flip',
+                        'flip_direction',
                     ),
                 )
             ],

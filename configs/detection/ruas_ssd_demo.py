@@ -6,7 +6,7 @@ _base_ = './ruas_ssd_darkface.py'
 data_root = 'data/demo/darkface/'  # tools/make_demo_data.py
 batch_size = 8
 num_workers = 2
-max_epochs = 20
+max_epochs = 10
 base_lr = 2e-3
 
 # --- Sometimes changed ---------------------------------------------------------------------------------------------
@@ -14,6 +14,7 @@ image_size = (320, 240)
 channels = (24, 48, 96, 192)  # ResNet-18 with 24 instead of 64 base channels
 
 model = dict(
+    data_preprocessor=dict(std=[58.395, 57.12, 57.375]),
     backbone=dict(
         _delete_=True,
         type='mmdet.ResNet',
@@ -65,7 +66,9 @@ test_dataloader = val_dataloader
 
 # --- Rarely changed ------------------------------------------------------------------------------------------------
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=base_lr, weight_decay=0.01))
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=base_lr, weight_decay=0.01), paramwise_cfg=dict(_delete_=True)
+)
 param_scheduler = [
     dict(type='mmengine.LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
     dict(type='mmengine.CosineAnnealingLR', by_epoch=True, T_max=max_epochs, convert_to_iter_based=True, eta_min=1e-5),

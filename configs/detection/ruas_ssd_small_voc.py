@@ -7,9 +7,9 @@ data_root = 'data/voc/'  # holds train.txt, val.txt (image names without suffix)
 image_folder = 'JPEGImages'
 label_folder = 'Annotations'
 classes = ('face',)
-batch_size = 16
+batch_size = 8
 num_workers = 2
-max_epochs = 24
+max_epochs = 16
 base_lr = 2e-3
 
 # --- Sometimes changed ---------------------------------------------------------------------------------------------

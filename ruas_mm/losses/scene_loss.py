@@ -70,12 +70,7 @@ class NeighbourhoodSmoothLoss(nn.Module):
         super().__init__()
         self.sharpness = sharpness
         # An offset and its opposite compare the same pairs: half of them, counted twice.
-        self.offsets = [
-            (dy, dx)
-            for dy in range(radius + 1)
-            for dx in range(-radius, radius + 1)
-            if (dy, dx) > (0, 0)
-        ]
+        self.offsets = [(dy, dx) for dy in range(radius + 1) for dx in range(-radius, radius + 1) if (dy, dx) > (0, 0)]
         ycbcr = torch.tensor(  # ITU-R BT.601, studio range
             [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]], dtype=torch.float64
         )

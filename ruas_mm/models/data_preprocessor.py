@@ -38,7 +38,9 @@ class ScenePreprocessorMixin:
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.scene_module = None if scene_module is None else MODELS.build({'type': 'ruas_mm.SceneModule', **scene_module})
+        self.scene_module = None
+        if scene_module is not None:
+            self.scene_module = MODELS.build({'type': 'ruas_mm.SceneModule', **scene_module})
         self.enabled = enabled
         self.brightness_gate = brightness_gate
         # A host that turns RGB into BGR was given RGB; every other pipeline of the toolboxes loads BGR.

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ruas_mm.search import SCENE_SPACE, GenotypeLike, SearchSlots
+from ruas_mm.search.operations import CandidateConv
 
 
 def cell_slots(prefix: str, genotype: GenotypeLike = None) -> SearchSlots:
@@ -40,6 +41,29 @@ class DistillationCell(nn.Module):
         super().__init__()
         self.operations = nn.ModuleList(slots.build(index, channels, channels) for index in range(len(slots.names)))
         self.fuse = nn.Conv2d(4 * channels, channels, 1)
+
+    @torch.no_grad()
+    def start_from(self, slope: float, offset: float) -> None:
+        """Make the cell start near ``slope * x + offset`` for x >= 0, whatever its architecture.
+
+        Every edge starts near the identity, so no candidate is ahead of another when a search begins. The noise left
+        in the weights breaks their symmetry.
+
+        Args:
+            slope (float): What the output starts as, per unit of the input of the same channel.
+            offset (float): What it starts as at 0.
+        """
+        for convolution in self.operations.modules():
+            if isinstance(convolution, CandidateConv):
+                convolution.weight.mul_(0.03)
+                convolution.bias.zero_()
+                if not convolution.residual:
+                    centre = convolution.kernel_size[0] // 2
+                    convolution.weight[:, :, centre, centre] += torch.eye(convolution.out_channels)
+        channels = self.fuse.out_channels
+        self.fuse.weight.mul_(0.03)
+        self.fuse.weight[:, :channels, 0, 0] += slope * torch.eye(channels)  # the first node, which the input feeds
+        self.fuse.bias.fill_(offset)
 
     def forward(self, x: Tensor, probs: Sequence[Tensor | None]) -> Tensor:
         """Run the cell.

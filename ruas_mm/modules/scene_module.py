@@ -85,6 +85,10 @@ class SceneModule(nn.Module):
         self.update = update
         self.slots = cell_slots('scene', genotype)
         self.cells = nn.ModuleList(DistillationCell(self.slots, channels) for _ in range(stages))
+        # A new module already is a mild enhancer: t begins as the guess itself, to first order around the middle of
+        # its range. From random weights t would begin as one constant, and short trainings would end near it.
+        for cell in self.cells:
+            cell.start_from(4.0, -2.0) if update == 'direct' else cell.start_from(0.0, 0.0)
 
     def forward(self, y: Tensor) -> SceneOutput:
         """Estimate illumination and scene feature.
@@ -95,6 +99,9 @@ class SceneModule(nn.Module):
         Returns:
             SceneOutput: Features and illuminations of every stage.
         """
+        if y.device.type == 'cpu' and torch.is_grad_enabled():
+            # With three channels the backward convolutions of the CPU are twice as fast in this layout.
+            y = y.contiguous(memory_format=torch.channels_last)
         probs = self.slots.probs()
         start = self._local_max(y)
         features: list[Tensor] = []

@@ -70,9 +70,8 @@ class Genotype:
             raise ValueError(f'{path} is not a genotype file: expected "format": "{_FORMAT}".')
         if content.get('version') != _VERSION:
             raise ValueError(f'Genotype file {path} has version {content.get("version")!r}, expected {_VERSION}.')
-        return cls._checked(
-            content.get('slots'), content.get('probabilities') or {}, content.get('origin') or {}, f'genotype file {path}'
-        )
+        probabilities, origin = content.get('probabilities') or {}, content.get('origin') or {}
+        return cls._checked(content.get('slots'), probabilities, origin, f'genotype file {path}')
 
     @classmethod
     def _checked(cls, slots: Any, probabilities: Any, origin: Any, where: str) -> Genotype:

@@ -49,9 +49,7 @@ class SearchSlots(nn.Module):
         """Whether the operations are still open."""
         return self.choices is None
 
-    def build(
-        self, index: int, in_channels: int, out_channels: int, stride: int = 1, merged: bool = True
-    ) -> nn.Module:
+    def build(self, index: int, in_channels: int, out_channels: int, stride: int = 1, merged: bool = True) -> nn.Module:
         """Build the operation of one slot, to be called as ``operation(x, probs)``.
 
         Args:

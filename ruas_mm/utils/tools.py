@@ -27,7 +27,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         parser (argparse.ArgumentParser): Parser to extend.
     """
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)')
-    parser.add_argument('--genotype', metavar='FILE_OR_NAME', help='architecture for every searchable part of the model')
+    parser.add_argument('--genotype', metavar='FILE_OR_NAME', help='architecture for all searchable parts of the model')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='settings to override'
     )

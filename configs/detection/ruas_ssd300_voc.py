@@ -1,0 +1,147 @@
+"""RUAS-SSD300: a scene module before the ordinary SSD300, its neck and head searchable, on data in VOC format."""
+
+_base_ = '../_base_/default_runtime.py'
+
+# --- Often changed -------------------------------------------------------------------------------------------------
+data_root = 'data/voc/'  # holds train.txt, val.txt (image names without suffix), JPEGImages/ and Annotations/
+classes = ('face',)
+batch_size = 8  # a GPU
+num_workers = 4
+max_epochs = 60
+base_lr = 1e-3  # for 8 images an iteration; --auto-scale-lr adapts it to more GPUs
+pretrained = None  # file with VGG-16 weights ('path/to/vgg16_caffe.pth'); None trains from scratch
+scene_genotype = 'ruas_enhance_journal'  # name, file, or None for the searchable form
+genotype = 'ssd300_plain'  # of neck and head: none was published for this layout
+
+# --- Sometimes changed ---------------------------------------------------------------------------------------------
+input_size = 300
+stages = 3  # K, Table II
+
+model = dict(
+    type='ruas_mm.RUASSingleStageDetector',
+    data_preprocessor=dict(
+        type='ruas_mm.RUASDetDataPreprocessor',
+        scene_module=dict(type='ruas_mm.SceneModule', stages=stages, genotype=scene_genotype),
+        mean=[123.675, 116.28, 103.53],
+        std=[1, 1, 1],  # as the Caffe weights of VGG want
+        bgr_to_rgb=True,
+        pad_size_divisor=1,
+    ),
+    backbone=dict(
+        type='ruas_mm.SSDVGG',
+        depth=16,
+        out_feature_indices=(22, 34),  # conv4_3, fc7: strides 8, 16
+        frozen=False,
+        pretrained=pretrained,
+    ),
+    neck=dict(
+        type='ruas_mm.SearchableSSDNeck',
+        in_channels=(512, 1024),
+        out_channels=(512, 1024, 512, 256, 256, 256),
+        level_strides=(2, 2, 1, 1),
+        level_paddings=(1, 1, 0, 0),  # 19 → 10 → 5 → 3 → 1 cells
+        l2_norm_scales=(20.0,),
+        genotype=genotype,
+    ),
+    bbox_head=dict(
+        type='ruas_mm.SearchableSSDHead',
+        num_classes=len(classes),
+        in_channels=(512, 1024, 512, 256, 256, 256),
+        genotype=genotype,
+        anchor_generator=dict(
+            type='mmdet.SSDAnchorGenerator',
+            scale_major=False,
+            input_size=input_size,
+            basesize_ratio_range=(0.15, 0.9),
+            strides=[8, 16, 32, 64, 100, 300],
+            ratios=[[2], [2, 3], [2, 3], [2, 3], [2], [2]],
+        ),
+        bbox_coder=dict(
+            type='mmdet.DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2]
+        ),
+    ),
+    train_cfg=dict(
+        assigner=dict(
+            type='mmdet.MaxIoUAssigner',
+            pos_iou_thr=0.5,
+            neg_iou_thr=0.5,
+            min_pos_iou=0.0,
+            ignore_iof_thr=-1,
+            gt_max_assign_all=False,
+        ),
+        sampler=dict(type='mmdet.PseudoSampler'),
+        smoothl1_beta=1.0,
+        allowed_border=-1,
+        pos_weight=-1,
+        neg_pos_ratio=3,
+        debug=False,
+    ),
+    test_cfg=dict(
+        nms_pre=1000,
+        nms=dict(type='nms', iou_threshold=0.45),
+        min_bbox_size=0,
+        score_thr=0.02,
+        max_per_img=200,
+    ),
+)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='mmdet.LoadAnnotations', with_bbox=True),
+    dict(type='mmdet.MinIoURandomCrop', min_ious=(0.1, 0.3, 0.5, 0.7, 0.9), min_crop_size=0.3),
+    dict(type='mmdet.Resize', scale=(input_size, input_size), keep_ratio=False),
+    dict(type='mmdet.RandomFlip', prob=0.5),
+    dict(type='mmdet.PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='mmdet.Resize', scale=(input_size, input_size), keep_ratio=False),
+    dict(type='mmdet.LoadAnnotations', with_bbox=True),  # after Resize: metrics want the original pixels
+    dict(type='mmdet.PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+dataset = dict(
+    type='mmdet.VOCDataset',
+    data_root=data_root,
+    metainfo=dict(classes=classes),
+    data_prefix=dict(sub_data_root=''),
+)
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=num_workers,
+    persistent_workers=num_workers > 0,
+    sampler=dict(type='mmengine.DefaultSampler', shuffle=True),
+    dataset=dict(
+        **dataset, ann_file='train.txt', filter_cfg=dict(filter_empty_gt=True, min_size=8), pipeline=train_pipeline
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=num_workers,
+    persistent_workers=num_workers > 0,
+    drop_last=False,
+    sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
+    dataset=dict(**dataset, ann_file='val.txt', test_mode=True, pipeline=test_pipeline),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='mmdet.VOCMetric', metric='mAP', eval_mode='area')
+test_evaluator = val_evaluator
+
+# --- Rarely changed ------------------------------------------------------------------------------------------------
+train_cfg = dict(type='mmengine.EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
+val_cfg = dict(type='mmengine.ValLoop')
+test_cfg = dict(type='mmengine.TestLoop')
+optim_wrapper = dict(
+    type='mmengine.OptimWrapper',
+    optimizer=dict(type='SGD', lr=base_lr, momentum=0.9, weight_decay=5e-4),
+    clip_grad=dict(max_norm=35.0),
+    # With std = 1 the scene module's gradients are about 255 times those of an image in [0, 1].
+    paramwise_cfg=dict(custom_keys={'data_preprocessor.scene_module': dict(lr_mult=0.1)}),
+)
+param_scheduler = [
+    dict(type='mmengine.LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=500),
+    dict(type='mmengine.MultiStepLR', by_epoch=True, milestones=[int(max_epochs * 0.67), int(max_epochs * 0.9)]),
+]
+auto_scale_lr = dict(enable=False, base_batch_size=8)
+default_scope = 'mmdet'
+default_hooks = dict(visualization=dict(type='mmdet.DetVisualizationHook'))
+visualizer = dict(type='ruas_mm.RUASDetVisualizer', vis_backends=_base_.vis_backends, name='visualizer')

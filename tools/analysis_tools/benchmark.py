@@ -1,0 +1,148 @@
+"""Measure time and memory against the plain implementation in the same run: ``benchmark.py scene``.
+
+Times are medians of torch.utils.benchmark; every ratio is against the row named as its reference. Peak memory is what
+a step adds to a process of its own (CPU: resident set; CUDA: allocated).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.benchmark import Timer
+
+from ruas_mm.modules import SceneModule
+from ruas_mm.search import MixedOp
+from ruas_mm.utils.fileio import atomic_write
+
+
+@dataclass
+class Row:
+    """One measured case."""
+
+    case: str
+    median_ms: float
+    peak_mib: float
+    reference: str
+    speedup: float
+    memory_ratio: float
+
+
+def scene_step(searchable: bool, merged: bool, train: bool, args: argparse.Namespace) -> Callable[[], None]:
+    """Return one step of the scene module on a random image of the benchmark's size."""
+    torch.manual_seed(0)
+    module = SceneModule(genotype=None if searchable else 'ruas_enhance_journal').to(args.device)
+    for operation in module.modules():
+        if isinstance(operation, MixedOp):
+            operation.merged = merged
+    y = torch.rand(1, 3, args.size[1], args.size[0], device=args.device) * 0.2
+    if train:
+        return lambda: module(y).features[-1].mean().backward()
+    return torch.no_grad()(lambda: module(y))
+
+
+# benchmark -> case -> (its reference, builder of the step)
+CASES: dict[str, dict[str, tuple[str, Callable[[argparse.Namespace], Callable[[], None]]]]] = {
+    'scene': {
+        'searchable, plain, training': (
+            'searchable, plain, training',
+            lambda args: scene_step(True, False, True, args),
+        ),
+        'searchable, merged, training': (
+            'searchable, plain, training',
+            lambda args: scene_step(True, True, True, args),
+        ),
+        'searchable, plain, inference': (
+            'searchable, plain, inference',
+            lambda args: scene_step(True, False, False, args),
+        ),
+        'searchable, merged, inference': (
+            'searchable, plain, inference',
+            lambda args: scene_step(True, True, False, args),
+        ),
+        'derived, training': ('searchable, plain, training', lambda args: scene_step(False, True, True, args)),
+        'derived, inference': ('searchable, plain, inference', lambda args: scene_step(False, True, False, args)),
+    },
+}
+
+
+def peak_memory(case: str, args: argparse.Namespace) -> float:
+    """Return what three steps add to this process at most, in MiB; meant for a fresh process."""
+    torch.set_num_threads(args.threads)
+    step = CASES[args.benchmark][case][1](args)
+    if args.device == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        for _ in range(3):
+            step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+
+
+def measure(args: argparse.Namespace) -> list[Row]:
+    """Measure every case of a benchmark."""
+    torch.set_num_threads(args.threads)
+    # Memory first: a child's peak begins at what its parent held when it was started.
+    with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
+        peaks = {case: pool.apply(peak_memory, (case, args)) for case in CASES[args.benchmark]}
+    times = {}
+    for case, (_, build) in CASES[args.benchmark].items():
+        timer = Timer('step()', globals={'step': build(args)}, num_threads=args.threads)
+        times[case] = timer.blocked_autorange(min_run_time=args.min_run_time).median
+    return [
+        Row(
+            case,
+            1e3 * times[case],
+            peaks[case],
+            reference,
+            times[reference] / times[case],
+            peaks[case] / max(peaks[reference], 1e-9),
+        )
+        for case, (reference, _) in CASES[args.benchmark].items()
+    ]
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('benchmark', choices=list(CASES))
+    parser.add_argument('--size', nargs=2, type=int, default=[600, 400], metavar=('WIDTH', 'HEIGHT'))
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='CPU threads')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    parser.add_argument('--min-run-time', type=float, default=2.0, help='seconds spent on each case')
+    parser.add_argument('--out', metavar='FILE.json', help='write the rows')
+    args = parser.parse_args()
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: torch finds no CUDA device here')
+    return args
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    rows = measure(args)
+    machine = torch.cuda.get_device_name() if args.device == 'cuda' else f'CPU, {args.threads} threads'
+    title = f'{args.benchmark}, {args.size[0]}x{args.size[1]}, {machine}, torch {torch.__version__}'
+    table = Table(title=title)
+    for column in ('case', 'median ms', 'peak MiB', 'speed-up', 'memory', 'against'):
+        table.add_column(column, justify='left' if column in ('case', 'against') else 'right', no_wrap=True)
+    for row in rows:
+        figures = (f'{row.median_ms:.1f}', f'{row.peak_mib:.0f}', f'{row.speedup:.2f}x', f'{row.memory_ratio:.2f}x')
+        table.add_row(row.case, *figures, row.reference)
+    Console(width=140).print(table)
+    if args.out:
+        atomic_write(args.out, json.dumps({'title': title, 'rows': [asdict(row) for row in rows]}, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()
