@@ -134,7 +134,7 @@ optim_wrapper = dict(
     type='mmengine.OptimWrapper',
     optimizer=dict(type='SGD', lr=base_lr, momentum=0.9, weight_decay=5e-4),
     clip_grad=dict(max_norm=35.0),
-    # With std = 1 the scene module's gradients are about 255 times those of an image in [0, 1].
+    # The scene module begins as an enhancer: it is fine-tuned, not trained from scratch.
     paramwise_cfg=dict(custom_keys={'data_preprocessor.scene_module': dict(lr_mult=0.1)}),
 )
 param_scheduler = [

@@ -6,7 +6,7 @@ _base_ = './ruas_ssd_darkface.py'
 data_root = 'data/demo/darkface/'  # tools/make_demo_data.py
 batch_size = 8
 num_workers = 2
-max_epochs = 10
+max_epochs = 12
 base_lr = 2e-3
 
 # --- Sometimes changed ---------------------------------------------------------------------------------------------
@@ -66,9 +66,7 @@ test_dataloader = val_dataloader
 
 # --- Rarely changed ------------------------------------------------------------------------------------------------
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
-optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=base_lr, weight_decay=0.01), paramwise_cfg=dict(_delete_=True)
-)
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=base_lr, weight_decay=0.01))
 param_scheduler = [
     dict(type='mmengine.LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
     dict(type='mmengine.CosineAnnealingLR', by_epoch=True, T_max=max_epochs, convert_to_iter_based=True, eta_min=1e-5),

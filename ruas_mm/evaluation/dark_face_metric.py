@@ -16,8 +16,8 @@ challenge in its final form of May 2019 (boxes as xyxy; equal scores all become 
 
 from __future__ import annotations
 
+import io
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
+
+from ruas_mm.utils.fileio import atomic_write
 
 _SIZES = ('small', 'medium', 'large')
 _WIDER_THRESHOLDS = 1 - np.arange(1, 1001) / 1000
@@ -298,13 +300,9 @@ class DarkFaceMetric(BaseMetric):
         path = Path(self.pr_curve)
         if not path.suffix:
             path /= 'pr_curve.png'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f'.{os.getpid()}.{path.name}')
-        try:
-            FigureCanvasAgg(figure).print_figure(temporary, dpi=120)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        picture = io.BytesIO()
+        FigureCanvasAgg(figure).print_figure(picture, dpi=120, format=path.suffix[1:])
+        atomic_write(path, picture.getvalue())
 
 
 def _array(values: Any) -> np.ndarray:

@@ -12,24 +12,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
 from pathlib import Path
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+from ruas_mm.utils.fileio import atomic_write
+from ruas_mm.utils.images import IMAGE_SUFFIXES, natural_key
+
 PARTS = ('train', 'val', 'test')
-
-
-def natural(name: str) -> list[str | int]:
-    """Sort key that puts ``2`` before ``10``.
-
-    Args:
-        name (str): Any name.
-
-    Returns:
-        list[str | int]: Its text and its numbers, in turn.
-    """
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r'(\d+)', name))]
 
 
 def find_images(folder: Path, pattern: str) -> list[str]:
@@ -56,7 +45,7 @@ def find_images(folder: Path, pattern: str) -> list[str]:
         fixed /= part
     found: dict[str, Path] = {}
     for path in folder.glob(pattern):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith('.'):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith('.'):
             continue
         image_id = path.relative_to(fixed).with_suffix('').as_posix()
         if image_id in found:
@@ -64,7 +53,7 @@ def find_images(folder: Path, pattern: str) -> list[str]:
         found[image_id] = path
     if not found:
         raise ValueError(f'{folder}: no image matches {pattern!r}; --glob says where they are.')
-    return sorted(found, key=natural)
+    return sorted(found, key=natural_key)
 
 
 def split(ids: list[str], sizes: dict[str, int], seed: int) -> dict[str, list[str]]:
@@ -89,23 +78,7 @@ def split(ids: list[str], sizes: dict[str, int], seed: int) -> dict[str, list[st
         parts = ' + '.join(f'{size} {name}' for name, size in sizes.items())
         raise ValueError(f'expected at least {wanted} images ({parts}), found {len(ids)}.')
     drawn = iter(sorted(ids, key=lambda image_id: hashlib.sha256(f'{seed}/{image_id}'.encode()).digest()))
-    return {name: sorted((next(drawn) for _ in range(size)), key=natural) for name, size in sizes.items()}
-
-
-def write_list(path: Path, ids: list[str]) -> None:
-    """Write one id a line, all or nothing.
-
-    Args:
-        path (Path): The file; its folder is made if need be.
-        ids (list[str]): What to write.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        temporary.write_text(''.join(f'{image_id}\n' for image_id in ids), encoding='utf-8')
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return {name: sorted((next(drawn) for _ in range(size)), key=natural_key) for name, size in sizes.items()}
 
 
 def size(text: str) -> int:
@@ -134,7 +107,7 @@ def main() -> None:
         ids = find_images(args.folder, args.glob)
         parts = split(ids, sizes, args.seed)
         for name, chosen in parts.items():
-            write_list(out / f'{name}.txt', chosen)
+            atomic_write(out / f'{name}.txt', ''.join(f'{image_id}\n' for image_id in chosen))
             print(f'{out / name}.txt: {len(chosen)} images')
     except (OSError, ValueError) as error:
         raise SystemExit(f'split.py: {error}') from None

@@ -11,13 +11,9 @@ from mmdet.datasets import BaseDetDataset
 from mmengine import fileio
 from PIL import Image
 
-_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+from ruas_mm.utils.images import IMAGE_SUFFIXES, natural_key
+
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are turned by 90 degrees
-
-
-def _natural(name: str) -> list[str | int]:
-    """Sort key that puts ``2`` before ``10``."""
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r'(\d+)', name))]
 
 
 def _parse_box(text: str, where: str) -> list[float]:
@@ -134,7 +130,7 @@ class DarkFaceDataset(BaseDetDataset):
     def _files(self, folder: str) -> list[str]:
         try:
             files = fileio.list_dir_or_file(folder, list_dir=False, backend_args=self.backend_args)
-            return sorted(files, key=_natural)
+            return sorted(files, key=natural_key)
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(f'{folder}: no such folder; check data_root and data_prefix.') from None
 
@@ -144,7 +140,7 @@ class DarkFaceDataset(BaseDetDataset):
         found: dict[str, str] = {}
         for name in self._files(folder):
             stem, suffix = osp.splitext(name)
-            if suffix.lower() not in _SUFFIXES:
+            if suffix.lower() not in IMAGE_SUFFIXES:
                 continue
             if stem in found:
                 raise ValueError(f'{folder}: {found[stem]} and {name} would share the id {stem!r}; keep one of them.')
@@ -166,7 +162,7 @@ class DarkFaceDataset(BaseDetDataset):
             if not entry:
                 continue
             stem, suffix = osp.splitext(entry)
-            image_id = stem if suffix.lower() in _SUFFIXES else entry
+            image_id = stem if suffix.lower() in IMAGE_SUFFIXES else entry
             if image_id not in found or entry not in (image_id, found[image_id]):
                 raise FileNotFoundError(f'{self.ann_file}, line {number}: no image {entry!r} in {folder}.')
             if image_id in chosen:
