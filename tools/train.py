@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from ruas_mm.utils.tools import add_common_arguments, find_checkpoint, load_config, run_tool
@@ -31,6 +32,8 @@ def main() -> None:
     args = parse_args()
     config = load_config(args)
     if args.amp:
+        if get_device() == 'cpu':
+            raise SystemExit('Error: --amp needs an accelerator, and torch finds none here.')
         config.optim_wrapper.type = 'mmengine.AmpOptimWrapper'
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
 
 import ruas_mm
 from ruas_mm.search import Genotype
@@ -54,12 +56,25 @@ def load_config(args: argparse.Namespace) -> Config:
     config = Config.fromfile(args.config)
     config.launcher = args.launcher
     config.merge_from_dict(args.cfg_options)
+    if args.launcher == 'pytorch' and get_device() == 'cpu':
+        _join_cpu_processes(config)
     config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
     if args.genotype is not None:
         slots = Genotype.load(args.genotype).slots
         if not _set_genotype(config.model, slots):
             raise ValueError(f'The model of {args.config} takes no genotype: no part of it has the key "genotype".')
     return config
+
+
+def _join_cpu_processes(config: Config) -> None:
+    """Start distributed training on CPUs, where mmengine asks for CUDA devices whatever the backend."""
+    torch.distributed.init_process_group('gloo')  # mmengine takes processes that are joined already
+    config.model_wrapper_cfg = dict(
+        type='mmengine.MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=config.get('find_unused_parameters', False),
+    )
 
 
 def _set_genotype(node: Any, slots: dict[str, str]) -> bool:
