@@ -8,7 +8,7 @@ import os
 from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 
-from ruas_mm.utils.tools import add_common_arguments, find_checkpoint, load_config, run_tool
+from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config, run_tool
 
 
 def parse_args() -> argparse.Namespace:

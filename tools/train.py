@@ -7,7 +7,7 @@ import argparse
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
-from ruas_mm.utils.tools import add_common_arguments, find_checkpoint, load_config, run_tool
+from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config, run_tool
 
 
 def parse_args() -> argparse.Namespace:

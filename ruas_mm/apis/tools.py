@@ -14,10 +14,9 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 
-import ruas_mm
 from ruas_mm.search import Genotype
 
-_PACKAGE = str(Path(ruas_mm.__file__).parent)
+_PACKAGE = str(Path(__file__).parents[1])
 # Errors of these kinds, raised by this package, say what the user gave and what was expected.
 _EXPLAINED = (ValueError, OSError, ImportError, RuntimeError)
 
