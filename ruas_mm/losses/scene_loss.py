@@ -42,6 +42,11 @@ class RTVLoss(nn.Module):
         Returns:
             Tensor: Scalar loss.
         """
+        # L is a sum that cancels: in half precision its gradient would be off by a tenth.
+        with torch.autocast(t.device.type, enabled=False):
+            return self._loss(t.to(torch.promote_types(t.dtype, torch.float32)))
+
+    def _loss(self, t: Tensor) -> Tensor:
         ratio = self._ratio(t.diff(dim=-1, append=t[..., :, -1:])) + self._ratio(t.diff(dim=-2, append=t[..., -1:, :]))
         return ratio.sum() / len(t) if self.reduction == 'sum' else ratio.mean()
 

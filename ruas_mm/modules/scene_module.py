@@ -41,12 +41,13 @@ class SceneModule(nn.Module):
         stages (int): Number K of stages (Table II: 3).
         channels (int): Channels of the image.
         genotype (Genotype | Mapping | str | Path, optional): The cell's architecture; None makes it searchable.
-        gamma (float): Strength of the residual rectification, in (0, 1].
+        gamma (float): Strength of the residual rectification, in [0, 1].
         t_min (float): Smallest illumination, in (0, 1) (journal release: 1e-4, conference release: 1e-3).
         window (int): Side in pixels of the local maximum's window: 2 is the release's block of the pixel and its
             right, lower and lower right neighbours; an odd side is centred, as the paper says.
         warm_start (str): Guess of stages 2 … K: ``rectified`` max(s) - gamma (u - y); ``updated`` max(s); ``fixed``
-            max(y); ``feature`` u itself (the detection release). The first stage always starts from max(y).
+            max(y), with which a loss on u^K trains the last stage alone; ``feature`` u itself (the detection release).
+            The first stage always starts from max(y).
         source (str): What s is above: ``feature`` u (release) or ``illumination`` t (the paper's formula).
         update (str): ``direct`` as above, or ``gradient`` t = clamp(guess - cell(guess), t_min, 1), as the paper
             writes Eq. 3.
@@ -73,6 +74,8 @@ class SceneModule(nn.Module):
                 raise ValueError(f'SceneModule has no {option}={value!r}; choose from {", ".join(_OPTIONS[option])}.')
         if stages < 1:
             raise ValueError(f'SceneModule needs at least one stage, not stages={stages}.')
+        if not 0 <= gamma <= 1:
+            raise ValueError(f'SceneModule needs 0 <= gamma <= 1, not {gamma}.')
         if not 0 < t_min < 1:
             raise ValueError(f'SceneModule needs 0 < t_min < 1, not {t_min}.')
         if window != 2 and (window < 1 or window % 2 == 0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,9 +56,9 @@ class Genotype:
         if isinstance(source, Mapping):
             return cls._checked(dict(source), {}, {}, 'the genotype given')
         path = Path(source)
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path.is_file, also False for what cannot be a path
             path = _SHIPPED / f'{source}.json'
-            if not path.is_file():
+            if not os.path.isfile(path):
                 raise FileNotFoundError(
                     f'Genotype {str(source)!r} is neither a file nor one of the shipped names: '
                     f'{", ".join(cls.names())}.'
@@ -78,11 +79,14 @@ class Genotype:
         if not isinstance(slots, dict) or not slots:
             raise ValueError(f'No "slots" in {where}: expected a mapping of slot names to operations.')
         for slot, operation in slots.items():
-            if operation not in OPERATIONS:
+            if not isinstance(operation, str) or operation not in OPERATIONS:
                 raise ValueError(
                     f'Slot {slot!r} of {where} has the unknown operation {operation!r}; '
                     f'the known ones are {", ".join(OPERATIONS)}.'
                 )
+        for name, value in (('probabilities', probabilities), ('origin', origin)):
+            if not isinstance(value, dict):
+                raise ValueError(f'"{name}" in {where} is not a mapping.')
         return cls(slots, probabilities, origin)
 
     def save(self, path: str | Path) -> None:
@@ -114,7 +118,9 @@ class Genotype:
         prefix = slots[0].rpartition('.')[0] + '.'
         for slot in self.slots:
             if slot.startswith(prefix) and slot not in slots:
-                raise ValueError(f'The genotype has slot {slot!r}, but this model ends at {slots[-1]!r}.')
+                raise ValueError(
+                    f'The genotype has slot {slot!r}, which this model does not have; its slots are {", ".join(map(repr, slots))}.'
+                )
         for slot in slots:
             if slot not in self.slots:
                 raise ValueError(f'The genotype does not name slot {slot!r}, which this model has.')

@@ -67,7 +67,12 @@ class MixedOp(nn.Module):
 
         Returns:
             Tensor: Output of shape (N, C', ceil(H / stride), ceil(W / stride)).
+
+        Raises:
+            ValueError: If there is not one probability a candidate.
         """
+        if len(probs) != len(self.candidates):
+            raise ValueError(f'MixedOp has {len(self.candidates)} candidates, but got {len(probs)} probabilities.')
         if not self.merged:
             return sum(p * operation(x) for p, operation in zip(probs, self.operations, strict=True))
         output = None
