@@ -25,6 +25,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
         'SearchableSSDHead': 'ruas_mm.models.detection',
         'SSDHead': 'ruas_mm.models.detection',
         'SSDVGG': 'ruas_mm.models.detection',
+        'DetTTAModel': 'ruas_mm.models.detection',
     },
     'dataset': {
         'DarkFaceDataset': 'ruas_mm.datasets.detection',

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mmengine.device import get_device
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config, run_tool
 
@@ -40,9 +40,10 @@ def main() -> None:
         if 'base_batch_size' not in config.get('auto_scale_lr', {}):
             raise SystemExit(f'Error: --auto-scale-lr needs auto_scale_lr.base_batch_size in {args.config}.')
         config.auto_scale_lr.enable = True
-    if args.resume is not None:
+    last = find_latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
+    if last:
         config.resume = True
-        config.load_from = None if args.resume == 'auto' else find_checkpoint(args.resume)
+        config.load_from = find_checkpoint(last)
     elif config.get('load_from'):
         config.load_from = find_checkpoint(config.load_from)
     Runner.from_cfg(config).train()

@@ -154,14 +154,14 @@ auto_scale_lr = dict(enable=False, base_batch_size=8)
 default_scope = 'mmdet'
 default_hooks = dict(visualization=dict(type='mmdet.DetVisualizationHook'))
 visualizer = dict(type='ruas_mm.RUASDetVisualizer', vis_backends=_base_.vis_backends, name='visualizer')
-tta_model = dict(type='mmdet.DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.3), max_per_img=750))
+tta_model = dict(type='ruas_mm.DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.3), max_per_img=750))
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
         type='TestTimeAug',
         transforms=[
             [dict(type='mmdet.Resize', scale=test_scale, keep_ratio=True)],
-            [dict(type='mmdet.RandomFlip', prob=1.0), dict(type='mmdet.RandomFlip', prob=0.0)],
+            [dict(type='mmdet.RandomFlip', prob=0.0), dict(type='mmdet.RandomFlip', prob=1.0)],
             [dict(type='mmdet.LoadAnnotations', with_bbox=True)],
             [
                 dict(

@@ -13,6 +13,19 @@ model = dict(
     data_preprocessor=_base_.model.data_preprocessor,
     scene_loss=dict(smoothness='neighbourhood'),
 )
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='mmdet.RandomCrop', crop_size=_base_.crop_size),
+    dict(type='mmdet.RandomFlip', prob=0.5),
+    dict(type='mmdet.PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape')),
+]
+train_dataloader = dict(
+    dataset=dict(
+        data_prefix=dict(label_path=None),
+        test_mode=True,  # as every set without labels
+        pipeline=train_pipeline,
+    )
+)
 
 # --- Rarely changed ------------------------------------------------------------------------------------------------
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)
@@ -22,5 +35,5 @@ val_evaluator = None
 test_cfg = None
 test_dataloader = None
 test_evaluator = None
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='Adam', lr=base_lr))
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='Adam', lr=base_lr), paramwise_cfg=None)
 param_scheduler = []

@@ -10,15 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mmengine.registry
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.runner import Runner
 
 from ruas_mm.search import Genotype
+from ruas_mm.utils.checkpoint import CheckpointError
 
 _PACKAGE = str(Path(__file__).parents[1])
-# Errors of these kinds, raised by this package, say what the user gave and what was expected.
-_EXPLAINED = (ValueError, OSError, ImportError, RuntimeError)
+_REGISTRY = str(Path(mmengine.registry.__file__).parent)
+# Errors of these kinds, raised by this package or by mmengine's look-up of a type, name what was wrong.
+_EXPLAINED = (ValueError, OSError, ImportError, RuntimeError, KeyError)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,6 +117,25 @@ def find_checkpoint(path: str) -> str:
     return str(checkpoint if checkpoint.is_file() else Path(path, checkpoint.name))
 
 
+def load_all_weights(runner: Runner, checkpoint: str) -> None:
+    """Load a checkpoint that must fit the model weight by weight.
+
+    Args:
+        runner (Runner): Holds the model.
+        checkpoint (str): Path of the file.
+
+    Raises:
+        ValueError: If the model has a weight that the checkpoint lacks, or the other way round.
+    """
+    try:
+        runner.load_checkpoint(checkpoint, map_location='cpu', strict=True)
+    except RuntimeError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        mismatch = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
+        raise ValueError(f'Checkpoint {checkpoint} is of another model than the config: {mismatch}') from None
+
+
 def run_tool(main: Callable[[], None]) -> None:
     """Run a tool; an error that this package raised on purpose ends it with its sentence instead of a traceback.
 
@@ -123,6 +146,6 @@ def run_tool(main: Callable[[], None]) -> None:
         main()
     except _EXPLAINED as error:
         origin = traceback.extract_tb(error.__traceback__)[-1].filename
-        if not origin.startswith(_PACKAGE):
+        if not origin.startswith((_PACKAGE, _REGISTRY)):
             raise
-        sys.exit(f'Error: {error}')
+        sys.exit(f'Error: {error.args[0] if isinstance(error, KeyError) else error}')

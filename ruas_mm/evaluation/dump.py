@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from mmengine.evaluator import DumpResults
+from mmengine.utils import apply_to
 
 
 class DumpPredictions(DumpResults):
-    """mmengine's ``DumpResults`` without ``scene``: three full-size float maps an image would swell the file.
+    """mmengine's ``DumpResults`` without what would swell the file.
+
+    That is ``scene``, three full-size float maps an image, and the storage behind tensors that are views of it.
 
     Args:
         out_file_path (str): Pickle file to write.
@@ -23,4 +27,5 @@ class DumpPredictions(DumpResults):
             data_batch (dict): Not used.
             predictions (Sequence[dict]): Data samples as dicts.
         """
-        super().process(data_batch, [{k: v for k, v in sample.items() if k != 'scene'} for sample in predictions])
+        kept = [{key: value for key, value in sample.items() if key != 'scene'} for sample in predictions]
+        super().process(data_batch, apply_to(kept, torch.is_tensor, torch.clone))

@@ -13,14 +13,24 @@ from torch import Tensor
 from ruas_mm.registry import MODELS
 
 
+class Scene(PixelData):
+    """Maps of one image, each of shape (3, H, W): ``observation`` y, ``feature`` u^K and ``illumination`` t^K.
+
+    Copies of a data sample share them: two-stage detectors deep-copy their samples, and tensors inside a graph cannot
+    be copied that way.
+    """
+
+    def __deepcopy__(self, memo: dict) -> Scene:
+        return self.clone()
+
+
 class ScenePreprocessorMixin:
     """Runs the scene module between a host's pipeline and its normalisation.
 
     To be put before a host's data preprocessor class (mmdet, mmseg) that takes images of 0 … 255 and normalises them.
     Each image is brought to RGB in [0, 1], goes through the scene module at its own size (images of equal size
     together), and u^K is handed to the host in the channel order and range it expects: normalisation and padding stay
-    the host's. The scene travels with each data sample as ``data_sample.scene``, a ``PixelData`` with ``observation``
-    y, ``feature`` u^K and ``illumination`` t^K, each of shape (3, H, W).
+    the host's. The scene travels with each data sample as ``data_sample.scene``, see :class:`Scene`.
 
     Args:
         scene_module (dict, optional): Config of the scene module; None leaves the host as it is.
@@ -69,16 +79,16 @@ class ScenePreprocessorMixin:
         """Turn the pipeline's channel order into RGB, or back."""
         return image if self.input_is_rgb else image.flip(0)
 
-    def _scenes(self, images: Sequence[Tensor], training: bool) -> list[PixelData]:
+    def _scenes(self, images: Sequence[Tensor], training: bool) -> list[Scene]:
         groups = defaultdict(list)
         for index, image in enumerate(images):
             groups[tuple(image.shape)].append(index)
-        scenes: dict[int, PixelData] = {}
+        scenes: dict[int, Scene] = {}
         for indices in groups.values():
             y = torch.stack([self._reorder(images[index]) for index in indices]).float() / 255
             for index, *maps in zip(indices, y, *self._see(y, training), strict=True):
                 observation, feature, illumination = maps
-                scenes[index] = PixelData(observation=observation, feature=feature, illumination=illumination)
+                scenes[index] = Scene(observation=observation, feature=feature, illumination=illumination)
         return [scenes[index] for index in range(len(images))]
 
     def _see(self, y: Tensor, training: bool) -> tuple[Tensor, Tensor]:
@@ -90,10 +100,7 @@ class ScenePreprocessorMixin:
         dark = luma <= self.brightness_gate
         feature, illumination = y.clone(), torch.ones_like(y)
         if training or dark.any():
-            # In training the weights keep their place in the graph even if no image is dark: DDP waits for them.
-            chosen = torch.ones_like(dark) if training else dark
-            scene = self.scene_module(y[chosen])
-            keep = dark[chosen].view(-1, 1, 1, 1)
-            feature[chosen] = torch.where(keep, scene.features[-1], y[chosen])
-            illumination[chosen] = torch.where(keep, scene.illuminations[-1], torch.ones_like(y[chosen]))
+            # In training even for no image: an empty batch keeps the weights in the graph, where DDP waits for them.
+            scene = self.scene_module(y[dark])
+            feature[dark], illumination[dark] = scene.features[-1], scene.illuminations[-1]
         return feature, illumination

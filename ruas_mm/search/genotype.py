@@ -118,9 +118,8 @@ class Genotype:
         prefix = slots[0].rpartition('.')[0] + '.'
         for slot in self.slots:
             if slot.startswith(prefix) and slot not in slots:
-                raise ValueError(
-                    f'The genotype has slot {slot!r}, which this model does not have; its slots are {", ".join(map(repr, slots))}.'
-                )
+                known = ', '.join(map(repr, slots))
+                raise ValueError(f'The genotype has slot {slot!r}, which this model does not have; it has {known}.')
         for slot in slots:
             if slot not in self.slots:
                 raise ValueError(f'The genotype does not name slot {slot!r}, which this model has.')

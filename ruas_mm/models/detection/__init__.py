@@ -1,5 +1,8 @@
 """Detection with mmdet."""
 
+# mmdet registers it outside its own scope, where configs that name their scopes do not find it.
+from mmdet.models import DetTTAModel
+
 from ruas_mm.models.detection.data_preprocessor import RUASDetDataPreprocessor
 from ruas_mm.models.detection.single_stage import RUASSingleStageDetector
 from ruas_mm.models.detection.ssd_head import SearchableSSDHead, SSDHead
@@ -8,6 +11,7 @@ from ruas_mm.models.detection.vgg import SSDVGG
 
 __all__ = [
     'SSDVGG',
+    'DetTTAModel',
     'RUASDetDataPreprocessor',
     'RUASSingleStageDetector',
     'SSDHead',

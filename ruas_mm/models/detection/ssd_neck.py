@@ -55,6 +55,8 @@ class SearchableSSDNeck(BaseModule):
             )
         if set(level_paddings) - {0, 1}:
             raise ValueError(f'level_paddings of the neck are 0 or 1, not {level_paddings}.')
+        if any(padding == 0 and stride != 1 for padding, stride in zip(level_paddings, level_strides, strict=True)):
+            raise ValueError(f'A level of the neck with padding 0 needs stride 1, not {level_strides}.')
         if len(l2_norm_scales) > len(in_channels):
             raise ValueError(f'The neck has {len(l2_norm_scales)} L2 norms for {len(in_channels)} backbone levels.')
         self.l2_norms = nn.ModuleList(L2Norm(c, s) for c, s in zip(in_channels, l2_norm_scales))  # noqa: B905
