@@ -1,5 +1,6 @@
 """What may vary in an architecture and how it is decided (torch only)."""
 
+from ruas_mm.search.bilevel import architecture_gradient
 from ruas_mm.search.genotype import Genotype
 from ruas_mm.search.mixed_op import MixedOp
 from ruas_mm.search.operations import HIGH_LEVEL_SPACE, OPERATIONS, SCENE_SPACE, Operation, build_operation
@@ -14,6 +15,7 @@ __all__ = [
     'MixedOp',
     'Operation',
     'SearchSlots',
+    'architecture_gradient',
     'build_operation',
     'derive_genotype',
 ]
