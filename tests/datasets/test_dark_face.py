@@ -47,7 +47,7 @@ def test_reads_the_official_layout_in_numerical_order(root):
 
 def test_feeds_the_pipeline_of_mmdet(root):
     pipeline = [
-        dict(type='mmdet.LoadImageFromFile'),
+        dict(type='LoadImageFromFile'),
         dict(type='mmdet.LoadAnnotations', with_bbox=True),
         dict(type='mmdet.PackDetInputs'),
     ]

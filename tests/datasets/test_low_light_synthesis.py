@@ -142,7 +142,7 @@ def test_in_a_pipeline(image):
     pytest.importorskip('mmcv')
     from ruas_mm.registry import TRANSFORMS
 
-    transform = TRANSFORMS.build(dict(type='LowLightSynthesis', seed=3, exposure=[0.01, 0.02]))
+    transform = TRANSFORMS.build(dict(type='ruas_mm.LowLightSynthesis', seed=3, exposure=[0.01, 0.02]))
     assert (
         transform(dict(img=image.copy(), img_path='1.png'))['img'] == run(image, seed=3, exposure=(0.01, 0.02))
     ).all()
