@@ -59,10 +59,10 @@ class DistillationCell(nn.Module):
                 convolution.bias.zero_()
                 if not convolution.residual:
                     centre = convolution.kernel_size[0] // 2
-                    convolution.weight[:, :, centre, centre] += torch.eye(convolution.out_channels)
+                    convolution.weight[:, :, centre, centre].diagonal().add_(1)
         channels = self.fuse.out_channels
         self.fuse.weight.mul_(0.03)
-        self.fuse.weight[:, :channels, 0, 0] += slope * torch.eye(channels)  # the first node, which the input feeds
+        self.fuse.weight[:, :channels, 0, 0].diagonal().add_(slope)  # the first node, which the input feeds
         self.fuse.bias.fill_(offset)
 
     def forward(self, x: Tensor, probs: Sequence[Tensor | None]) -> Tensor:

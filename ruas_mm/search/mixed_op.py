@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -99,7 +98,7 @@ class MixedOp(nn.Module):
                 weight[:, :, taps, taps] += p * convolution.weight
                 bias += p * convolution.bias
             if operation.adds_input:
-                weight[:, :, radius, radius] += p * torch.eye(self.out_channels, dtype=p.dtype, device=p.device)
+                weight[:, :, radius, radius].diagonal().add_(p)
         return weight, bias
 
     def extra_repr(self) -> str:
