@@ -24,9 +24,9 @@ TRAIN, TEST = 4, 3
 SIZE = (160, 128)
 
 
-def run(tool, *arguments, cwd, launcher=()):
+def run(tool, *arguments, cwd):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    command = [sys.executable, *launcher, str(ROOT / 'tools' / tool), *map(str, arguments)]
+    command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=200)
 
 
@@ -96,11 +96,10 @@ def test_training_leaves_what_is_needed(trained):
     assert not list(trained.rglob('*.tmp'))
 
 
-def test_two_processes_train_one_model(data, tmp_path):
+def test_two_processes_train_one_model(torchrun, data, tmp_path):
     """torchrun on CPUs, where mmengine itself asks for CUDA devices: each process takes its half of the images."""
-    launcher = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2')
     flags = ['--launcher', 'pytorch', '--work-dir', tmp_path, *options(data, **{'train_dataloader.batch_size': 1})]
-    done = run('train.py', CONFIG, *flags, cwd=tmp_path, launcher=launcher)
+    done = torchrun(ROOT / 'tools' / 'train.py', CONFIG, *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
     assert checkpoint['meta']['iter'] == TRAIN // 2

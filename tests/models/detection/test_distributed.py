@@ -1,9 +1,6 @@
 """The scene module runs before DDP's forward, in the data preprocessor: its gradients must be averaged all the same."""
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -65,11 +62,9 @@ def step_of_this_rank(out):
     dist.destroy_process_group()
 
 
-def test_two_ranks_take_the_step_of_the_whole_batch(tmp_path):
+def test_two_ranks_take_the_step_of_the_whole_batch(torchrun, tmp_path):
     expected = gradients(build_model(), IMAGES)
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', __file__]
-    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[3])}
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, env=environment, timeout=200)
+    done = torchrun(__file__, tmp_path, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     for rank in range(2):
         steps = torch.load(tmp_path / f'{rank}.pt')
