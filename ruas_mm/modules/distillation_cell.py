@@ -22,8 +22,16 @@ def cell_slots(prefix: str, genotype: GenotypeLike = None) -> SearchSlots:
     Returns:
         SearchSlots: Slots o1 … o7 of METHOD §3.
     """
-    names = ('distill_1', 'remain_1', 'distill_2', 'remain_2', 'distill_3', 'remain_3', 'last')
-    return SearchSlots(prefix, names, SCENE_SPACE, genotype)
+    edges = {
+        'distill_1': ('in', 'out'),
+        'remain_1': ('in', 'r1'),
+        'distill_2': ('r1', 'out'),
+        'remain_2': ('r1', 'r2'),
+        'distill_3': ('r2', 'out'),
+        'remain_3': ('r2', 'r3'),
+        'last': ('r3', 'out'),
+    }
+    return SearchSlots(prefix, tuple(edges), SCENE_SPACE, genotype, tuple(edges.values()))
 
 
 class DistillationCell(nn.Module):

@@ -28,16 +28,25 @@ class SearchSlots(nn.Module):
         names (Sequence[str]): Names of its slots, e.g. ``distill_1``.
         candidates (Sequence[str]): Operations that each slot chooses from.
         genotype (Genotype | Mapping | str | Path, optional): The derived architecture, by value, file or shipped name.
+        edges (Sequence[tuple[str, str]], optional): The nodes that each slot leads from and to, for drawings; parallel
+            branches from ``in`` to ``out`` by default.
 
     Raises:
         ValueError: If the genotype does not fit the slots; the message names the slot.
     """
 
     def __init__(
-        self, prefix: str, names: Sequence[str], candidates: Sequence[str], genotype: GenotypeLike = None
+        self,
+        prefix: str,
+        names: Sequence[str],
+        candidates: Sequence[str],
+        genotype: GenotypeLike = None,
+        edges: Sequence[tuple[str, str]] | None = None,
     ) -> None:
         super().__init__()
+        self.prefix = prefix
         self.names = tuple(f'{prefix}.{name}' for name in names)
+        self.edges = (('in', 'out'),) * len(names) if edges is None else tuple(edges)
         self.candidates = tuple(candidates)
         self.choices = None if genotype is None else Genotype.load(genotype).choose(self.names, self.candidates)
         if self.searchable:

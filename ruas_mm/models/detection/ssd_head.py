@@ -41,7 +41,8 @@ class SearchableSSDHead(SSDHead):
     def _init_layers(self) -> None:
         levels = range(len(self.in_channels))
         names = [f'{kind}_{level + 1}' for kind in ('loc', 'conf') for level in levels]
-        self.slots = SearchSlots('ssd_head', names, HIGH_LEVEL_SPACE, self._genotype)
+        edges = [(f'level {level + 1}', node) for node in ('boxes', 'classes') for level in levels]
+        self.slots = SearchSlots('ssd_head', names, HIGH_LEVEL_SPACE, self._genotype, edges)
         self.reg_convs, self.cls_convs = nn.ModuleList(), nn.ModuleList()
         for convs, outputs in ((self.reg_convs, 4), (self.cls_convs, self.cls_out_channels)):
             for channels, priors in zip(self.in_channels, self.num_base_priors, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from mmdet.models.necks.ssd_neck import L2Norm
@@ -63,7 +64,9 @@ class SearchableSSDNeck(BaseModule):
         for norm in self.l2_norms:
             nn.init.constant_(norm.weight, norm.scale)
         self.level_paddings = tuple(level_paddings)
-        self.slots = SearchSlots('ssd_neck', [f'extra_{i + 1}' for i in range(2 * added)], HIGH_LEVEL_SPACE, genotype)
+        names = [f'extra_{i + 1}' for i in range(2 * added)]
+        edges = list(itertools.pairwise(['backbone', *names]))
+        self.slots = SearchSlots('ssd_neck', names, HIGH_LEVEL_SPACE, genotype, edges)
         self.extra = nn.ModuleList()
         previous = in_channels[-1]
         for channels, stride in zip(out_channels[len(in_channels) :], level_strides, strict=True):
