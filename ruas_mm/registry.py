@@ -29,6 +29,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     'dataset': {
         'DarkFaceDataset': 'ruas_mm.datasets.detection',
+        'split_dataset': 'ruas_mm.datasets',
     },
     'transform': {
         'LowLightSynthesis': 'ruas_mm.datasets.transforms',
@@ -36,6 +37,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
     'metric': {
         'DarkFaceMetric': 'ruas_mm.evaluation',
         'DumpPredictions': 'ruas_mm.evaluation.dump',
+    },
+    'hook': {
+        'CooperativeSearchHook': 'ruas_mm.engine',
     },
     'visualizer': {
         'RUASDetVisualizer': 'ruas_mm.visualization.detection',
@@ -96,4 +100,5 @@ MODELS = _child(root.MODELS)
 DATASETS = _child(root.DATASETS)
 TRANSFORMS = _child(root.TRANSFORMS)
 METRICS = _child(root.METRICS)
+HOOKS = _child(root.HOOKS)
 VISUALIZERS = _child(root.VISUALIZERS)

@@ -30,7 +30,8 @@ class ScenePreprocessorMixin:
     To be put before a host's data preprocessor class (mmdet, mmseg) that takes images of 0 … 255 and normalises them.
     Each image is brought to RGB in [0, 1], goes through the scene module at its own size (images of equal size
     together), and u^K is handed to the host in the channel order and range it expects: normalisation and padding stay
-    the host's. The scene travels with each data sample as ``data_sample.scene``, see :class:`Scene`.
+    the host's. The scene travels with each data sample as ``data_sample.scene``, see :class:`Scene`. While
+    ``detach_scene`` is set, no gradient reaches the scene module.
 
     Args:
         scene_module (dict, optional): Config of the scene module; None leaves the host as it is.
@@ -53,6 +54,7 @@ class ScenePreprocessorMixin:
             self.scene_module = MODELS.build({'type': 'ruas_mm.SceneModule', **scene_module})
         self.enabled = enabled
         self.brightness_gate = brightness_gate
+        self.detach_scene = False
         # A host that turns RGB into BGR was given RGB; every other pipeline of the toolboxes loads BGR.
         self.input_is_rgb = bool(kwargs.get('rgb_to_bgr', False))
 
@@ -68,7 +70,8 @@ class ScenePreprocessorMixin:
         """
         if self.scene_module is not None and self.enabled:
             data = self.cast_data(data)
-            scenes = self._scenes(data['inputs'], training)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_scene):
+                scenes = self._scenes(data['inputs'], training)
             inputs = [self._reorder(scene.feature) * 255 for scene in scenes]
             data = {**data, 'inputs': inputs if isinstance(data['inputs'], list) else torch.stack(inputs)}
             for sample, scene in zip(data.get('data_samples') or (), scenes):  # noqa: B905 - samples may be None

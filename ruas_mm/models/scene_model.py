@@ -1,4 +1,4 @@
-"""What a host's model gains from the scene module: the scene loss in training."""
+"""What a host's model gains from the scene module: the scene loss in training, and the phases of a search."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from ruas_mm.registry import MODELS
+from ruas_mm.search import Phase
 
 
 def scene_losses(criterion: torch.nn.Module, data_samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
@@ -44,9 +45,10 @@ def scene_losses(criterion: torch.nn.Module, data_samples: Sequence[BaseDataElem
 
 
 class SceneModelMixin:
-    """Adds lambda times the scene loss to a host's model (paper Eq. 5).
+    """Adds lambda times the scene loss to a host's model (paper Eq. 5), and the phases of a search to its training.
 
     To be put before a host's detector or segmentor class whose ``loss(inputs, data_samples)`` returns a dict of losses.
+    ``search_phase`` says which losses that are; see :class:`ruas_mm.search.Phase`. It stays ``JOINT`` outside a search.
 
     Args:
         scene_loss (dict, optional): Config of the scene loss; None trains with the task's loss alone.
@@ -58,9 +60,26 @@ class SceneModelMixin:
         super().__init__(**kwargs)
         self.scene_loss = None if scene_loss is None else MODELS.build({'type': 'ruas_mm.SceneLoss', **scene_loss})
         self.scene_loss_weight = scene_loss_weight
+        self.search_phase = Phase.JOINT
+
+    @property
+    def scene_module(self) -> torch.nn.Module | None:
+        """The scene module, which lives in the data preprocessor; None if there is none."""
+        preprocessor = self.data_preprocessor
+        return preprocessor.scene_module if getattr(preprocessor, 'enabled', False) else None
+
+    @property
+    def search_phase(self) -> Phase:
+        """Which losses training has at the moment."""
+        return self._search_phase
+
+    @search_phase.setter
+    def search_phase(self, phase: Phase) -> None:
+        self._search_phase = Phase(phase)
+        self.data_preprocessor.detach_scene = self._search_phase is Phase.TASK
 
     def loss(self, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> dict[str, Any]:
-        """Compute the task's losses and, if configured, the scene's.
+        """Compute the losses of the current phase: ordinarily the task's and, if configured, the scene's.
 
         Args:
             inputs (Tensor): Images of shape (N, 3, H, W) as the data preprocessor returns them.
@@ -69,8 +88,10 @@ class SceneModelMixin:
         Returns:
             dict[str, Any]: The host's losses and ``loss_scene_fidelity``, ``loss_scene_smooth``.
         """
+        if self.search_phase is Phase.SCENE:
+            return scene_losses(self.scene_loss, data_samples)
         losses = super().loss(inputs, data_samples)
-        if self.scene_loss is not None:
+        if self.scene_loss is not None and self.search_phase is Phase.JOINT:
             for name, loss in scene_losses(self.scene_loss, data_samples).items():
                 losses[name] = self.scene_loss_weight * loss
         return losses

@@ -4,6 +4,7 @@ from ruas_mm.search.bilevel import architecture_gradient
 from ruas_mm.search.genotype import Genotype
 from ruas_mm.search.mixed_op import MixedOp
 from ruas_mm.search.operations import HIGH_LEVEL_SPACE, OPERATIONS, SCENE_SPACE, Operation, build_operation
+from ruas_mm.search.phase import Phase
 from ruas_mm.search.slots import GenotypeLike, SearchSlots, derive_genotype
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     'GenotypeLike',
     'MixedOp',
     'Operation',
+    'Phase',
     'SearchSlots',
     'architecture_gradient',
     'build_operation',

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Loss = Callable[[], Tensor]
+Average = Callable[[list[Tensor]], list[Tensor]]
 
 
 def architecture_gradient(
@@ -22,6 +23,7 @@ def architecture_gradient(
     r: float = 1e-2,
     extra_loss: Loss | None = None,
     beta: float = 0.0,
+    average: Average = lambda gradients: gradients,
 ) -> list[Tensor]:
     """Differentiate the validation loss, after one virtual training step, with respect to the architecture.
 
@@ -46,6 +48,8 @@ def architecture_gradient(
         r (float): Length of the finite difference's step, above 0.
         extra_loss (Callable, optional): Returns the loss of the beta term, at the weights as they are.
         beta (float): Weight of that term; 0 leaves it out, and it is not computed.
+        average (Callable): Takes every list of gradients and returns their means over the processes that share the
+            batch; the virtual step then is that of the whole batch. By default there is one process.
 
     Returns:
         list[Tensor]: One gradient an alpha; zeros where a loss does not depend on it. Weights, their ``.grad`` and the
@@ -60,17 +64,23 @@ def architecture_gradient(
         raise ValueError(f'architecture_gradient needs virtual_lr >= 0 and r > 0, not {virtual_lr} and {r}.')
     with _requiring_grad(alphas), torch.enable_grad():
         if order == 1 or virtual_lr == 0:
-            gradients = _gradients(val_loss, alphas)
+            gradients = average(_gradients(val_loss, alphas))
         else:
-            gradients = _second_order(train_loss, val_loss, weights, alphas, virtual_lr, r)
+            gradients = _second_order(train_loss, val_loss, weights, alphas, virtual_lr, r, average)
         if extra_loss is not None and beta:
-            extra = _gradients(extra_loss, alphas)
+            extra = average(_gradients(extra_loss, alphas))
             gradients = [g + beta * e for g, e in zip(gradients, extra, strict=True)]
     return gradients
 
 
 def _second_order(
-    train_loss: Loss, val_loss: Loss, weights: Sequence[Tensor], alphas: Sequence[Tensor], virtual_lr: float, r: float
+    train_loss: Loss,
+    val_loss: Loss,
+    weights: Sequence[Tensor],
+    alphas: Sequence[Tensor],
+    virtual_lr: float,
+    r: float,
+    average: Average,
 ) -> list[Tensor]:
     start = [w.detach().clone() for w in weights]
 
@@ -80,17 +90,17 @@ def _second_order(
             w.copy_(origin).add_(d, alpha=step)
 
     try:
-        move(-virtual_lr, _gradients(train_loss, weights))
-        both = _gradients(val_loss, [*alphas, *weights])
+        move(-virtual_lr, average(_gradients(train_loss, weights)))
+        both = average(_gradients(val_loss, [*alphas, *weights]))
         gradients, v = both[: len(alphas)], both[len(alphas) :]
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in v])).item()
         if norm == 0:
             return gradients  # the weights do not matter to the validation loss, nor does how they were trained
         eps = r / norm
         move(eps, v)
-        plus = _gradients(train_loss, alphas)
+        plus = average(_gradients(train_loss, alphas))
         move(-eps, v)
-        minus = _gradients(train_loss, alphas)
+        minus = average(_gradients(train_loss, alphas))
         scale = virtual_lr / (2 * eps)
         return [g - scale * (p - m) for g, p, m in zip(gradients, plus, minus, strict=True)]
     finally:

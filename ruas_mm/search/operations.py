@@ -31,6 +31,15 @@ class Operation:
         """Whether the identity is part of the operation."""
         return self.residual or self.kernel == 0
 
+    @property
+    def short_name(self) -> str:
+        """Notation of Table I: ``SC``, ``3-C``, ``3-RC``, ``3-2-DC`` or ``3-2-RDC``."""
+        if self.kernel == 0:
+            return 'SC'
+        dilated = self.dilation > 1
+        taps = f'{self.kernel}-{self.dilation}' if dilated else f'{self.kernel}'
+        return f'{taps}-{"R" * self.residual}{"D" * dilated}C'
+
 
 OPERATIONS: dict[str, Operation] = {
     'skip': Operation(0),
