@@ -63,6 +63,25 @@ def test_spaces_in_the_order_of_the_method():
     assert (len(SCENE_SPACE), len(HIGH_LEVEL_SPACE)) == (7, 10)
 
 
+@pytest.mark.parametrize(
+    ('name', 'short'),
+    [
+        ('skip', 'SC'),
+        ('conv_3x3', '3-C'),
+        ('res_conv_1x1', '1-RC'),
+        ('dil_conv_3x3_d12', '3-12-DC'),
+        ('dil_conv_7x7_d2', '7-2-DC'),
+        ('res_dil_conv_3x3_d2', '3-2-RDC'),
+    ],
+)
+def test_short_name_is_the_notation_of_table_1(name, short):
+    assert OPERATIONS[name].short_name == short
+
+
+def test_short_names_tell_the_operations_apart():
+    assert len({operation.short_name for operation in OPERATIONS.values()}) == len(OPERATIONS)
+
+
 @pytest.mark.parametrize('name', [name for name in TABLE if name != 'skip'])
 def test_is_one_convolution_with_bias(name):
     taps, _, residual = TABLE[name]
