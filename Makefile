@@ -1,4 +1,4 @@
-# make setup | demo | test | lint. Each sets up .venv first, and only what is not there yet.
+# make setup | demo | search-demo | test | lint. Each sets up .venv first, and only what is not there yet.
 
 # The first interpreter that runs, is new enough, and for which the pinned versions have wheels.
 CANDIDATES := python3.11 python3.12 python3.10 python3
@@ -14,8 +14,10 @@ BUILD := $(INSTALL) --no-build-isolation --no-deps
 
 DEMO_CONFIG := configs/detection/ruas_ssd_demo.py
 DEMO_WORK := work_dirs/demo
+SEARCH_CONFIG := configs/detection/ruas_ssd_demo_search.py
+SEARCH_WORK := work_dirs/search-demo
 
-.PHONY: setup demo test lint
+.PHONY: setup demo search-demo test lint
 
 setup: $(DONE)/package
 
@@ -24,6 +26,17 @@ demo: setup
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_WORK)
 	$(BIN)/python tools/test.py $(DEMO_CONFIG) $(DEMO_WORK) --work-dir $(DEMO_WORK) --show-dir $(DEMO_WORK)/pictures
 	@echo 'Pictures, logs and the checkpoint are in $(DEMO_WORK).'
+
+# Search, train what was found and, with the same budget, the published architecture; test both.
+search-demo: setup
+	$(BIN)/python tools/make_demo_data.py --out data/demo
+	$(BIN)/python tools/train.py $(SEARCH_CONFIG) --work-dir $(SEARCH_WORK)/search
+	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(SEARCH_WORK)/found --genotype $(SEARCH_WORK)/search/genotype.json
+	$(BIN)/python tools/test.py $(DEMO_CONFIG) $(SEARCH_WORK)/found --work-dir $(SEARCH_WORK)/found --genotype $(SEARCH_WORK)/search/genotype.json
+	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(SEARCH_WORK)/published
+	$(BIN)/python tools/test.py $(DEMO_CONFIG) $(SEARCH_WORK)/published --work-dir $(SEARCH_WORK)/published
+	$(BIN)/python tools/analysis_tools/compare_results.py $(SEARCH_WORK)/found $(SEARCH_WORK)/published
+	@echo 'The found architecture is in $(SEARCH_WORK)/search: genotype.json, architecture.png, probabilities.png.'
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)

@@ -16,6 +16,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ruas_mm.engine.random_state import get_random_state, preserved_random_state, set_random_state
 from ruas_mm.engine.search_history import SearchHistory, entropy
@@ -151,10 +152,11 @@ class CooperativeSearchHook(Hook):
         self._has_scene = scene is not None
         self.optimizer = OPTIMIZERS.build({**self._optimizer_cfg, 'params': self._alphas[Phase.JOINT]})
         self.schedulers = [self._build_scheduler(runner, cfg) for cfg in self._scheduler_cfg]
-        loader = runner.build_dataloader(self._val_dataloader, seed=runner.seed)
-        self.stream = ValidationStream(loader, runner.seed)
+        self.stream = ValidationStream(self._build_loader(runner), runner.seed)
         if runner.iter:
             self._resume(runner)
+        else:
+            self._record(runner, 0)
         if self._ended:
             runner.train_loop.stop_training = True
 
@@ -178,7 +180,8 @@ class CooperativeSearchHook(Hook):
         self._set_phase(Phase.JOINT)
         loss = (outputs or {}).get('loss')
         if loss is not None:
-            self._check_finite(runner, [torch.as_tensor(loss).detach().float().reshape(1)], f'training loss of the {phase.value} phase')
+            value = torch.as_tensor(loss).detach().float()
+            self._check_finite(runner, [value], f'training loss of the {phase.value} phase')
         self._iterations[phase.value] += 1
         for scheduler in self.schedulers:
             if not scheduler.by_epoch:
@@ -447,6 +450,14 @@ class CooperativeSearchHook(Hook):
                 f'With several processes the strategy {self.strategy!r} needs find_unused_parameters=True in the '
                 'config: each phase trains a part of the model.'
             )
+
+    def _build_loader(self, runner: Runner) -> DataLoader:
+        try:
+            return runner.build_dataloader(self._val_dataloader, seed=runner.seed)
+        except ValueError as error:
+            if 'at least one array' in str(error):  # what mmengine says of a data set without images
+                raise ValueError('The validation set of the search is empty: it has no images.') from None
+            raise
 
     def _build_scheduler(self, runner: Runner, cfg: dict) -> Any:
         loop = runner.train_loop

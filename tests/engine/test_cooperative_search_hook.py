@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from toy import COUPLING, SCENE_LOSS_WEIGHT, Numbers, Toy, loader
+from toy import COUPLING, SCENE_LOSS_WEIGHT, Part, Toy, loader
 
 from ruas_mm.engine import CooperativeSearchHook, SearchError
 from ruas_mm.search import Genotype, Phase
@@ -29,7 +31,8 @@ def search(tmp_path, model=None, train=TRAIN, val=VAL, epochs=3, batch_size=1, w
 
     class Trace(CooperativeSearchHook.__base__):
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            trace.append(snapshot(model))
+            if isinstance(model, Toy):
+                trace.append(snapshot(model))
 
     runner = Runner(
         model,
@@ -127,3 +130,262 @@ def test_every_step_is_the_one_computed_by_hand(tmp_path, strategy, beta, order,
             assert part == pytest.approx(number, rel=1e-9)
     assert trace[-1][2] != [0.2, -0.1]
     assert trace[-1][3] != [-0.3, 0.4]
+
+
+@pytest.mark.parametrize('strategy', ['cooperative', 'independent', 'global'])
+def test_weights_train_as_if_the_architecture_never_stepped(tmp_path, strategy):
+    """Where the architecture's steps have no size, weights, buffers and random numbers are those of plain training."""
+    searched, plain = Toy(noise=0.3), Toy(noise=0.3)
+    runner, _, trace = search(tmp_path, searched, strategy=strategy, optimizer=dict(type='SGD', lr=0.0))
+    runner.train()
+    runner, _, expected = search(tmp_path, plain, strategy=strategy, warmup=1000, work_dir='plain')
+    runner.train()
+    assert trace == expected  # bit by bit
+    assert searched.seen == plain.seen
+
+
+@pytest.mark.parametrize(('beta', 'coupled'), [(0.0, 0), (0.5, 4)])
+def test_the_task_module_rests_in_scene_phases_but_for_the_beta_term(tmp_path, beta, coupled):
+    runner, hook, _ = search(tmp_path, beta=beta, epochs=2)
+    runner.train()
+    runs = runner.model.task_runs
+    assert runs.count(Phase.COUPLED) == coupled  # one each of four scene iterations
+    assert runs.count(Phase.TASK) == 4 * 5  # four evaluations of the gradient and the weight step
+    assert len(runs) == coupled + 20
+    assert runner.model.search_phase is Phase.JOINT
+
+
+def test_architectures_never_require_a_gradient_outside_their_step(tmp_path):
+    runner, hook, _ = search(tmp_path)
+    runner.train()
+    assert [alphas.requires_grad for alphas in hook._alphas[Phase.JOINT]] == [False, False]
+    assert all(slots.alphas.grad is None for slots in hook.slots)
+
+
+def test_the_schedule_is_the_architecture_optimizers(tmp_path):
+    steps = dict(type='MultiStepLR', milestones=[1, 2], gamma=0.1, by_epoch=True)
+    runner, hook, _ = search(tmp_path, param_scheduler=steps)
+    runner.train()
+    assert hook.optimizer.param_groups[0]['lr'] == pytest.approx(ALPHA_LR * 0.01)
+    assert runner.optim_wrapper.get_lr()['lr'] == [LR]
+
+
+def test_schedule_by_iterations(tmp_path):
+    cosine = dict(type='CosineAnnealingLR', by_epoch=True, eta_min=0.0, convert_to_iter_based=True)
+    runner, hook, _ = search(tmp_path, param_scheduler=cosine)
+    runner.train()
+    assert hook.optimizer.param_groups[0]['lr'] < 0.05 * ALPHA_LR
+
+
+def test_what_was_found_is_written_and_shown(tmp_path):
+    runner, hook, trace = search(tmp_path, interval=1)
+    runner.train()
+    folder = tmp_path / 'run'
+    genotype = Genotype.load(folder / 'genotype.json')
+    assert set(genotype.slots) == {'scene.a', 'task.a'}
+    for slot, alphas in (('scene.a', trace[-1][2]), ('task.a', trace[-1][3])):
+        assert genotype.slots[slot] == ['skip', 'conv_1x1'][alphas[1] > alphas[0]]
+        expected = torch.tensor(alphas, dtype=torch.float64).softmax(0).tolist()
+        assert list(genotype.probabilities[slot].values()) == pytest.approx(expected)
+    assert genotype.origin['strategy'] == 'cooperative'
+    assert (folder / 'architecture.png').stat().st_size > 1000
+    assert (folder / 'probabilities.png').stat().st_size > 1000
+    assert [record['iter'] for record in hook.history.records] == [0, 4, 8, 12]
+    lines = [json.loads(line) for line in next(folder.glob('*/vis_data/scalars.json')).read_text().splitlines()]
+    recorded = [line for line in lines if 'search/entropy/scene' in line]
+    assert [line['step'] for line in recorded] == [0, 4, 8, 12]
+    p = recorded[-1]['search/probability/task.a/skip']
+    assert p == pytest.approx(genotype.probabilities['task.a']['skip'])
+    entropy = -p * math.log(p) - (1 - p) * math.log(1 - p)
+    assert recorded[-1]['search/entropy/task'] == pytest.approx(entropy)
+
+
+def test_it_stops_when_nothing_changes_any_more(tmp_path):
+    runner, hook, trace = search(
+        tmp_path, epochs=50, optimizer=dict(type='SGD', lr=1e-9), interval=1, patience=3, tolerance=1e-3
+    )
+    runner.train()
+    assert len(trace) == 16  # both modules step from the first record on; then three intervals
+    assert 'settled after 16' in Genotype.load(tmp_path / 'run' / 'genotype.json').origin['ended']
+
+
+def test_it_goes_on_while_parameters_move(tmp_path):
+    runner, hook, trace = search(tmp_path, epochs=6, interval=1, patience=3, tolerance=1e-3)
+    runner.train()
+    assert len(trace) == 24
+
+
+def test_independent_goes_over_when_the_scene_module_has_settled(tmp_path):
+    runner, hook, trace = search(
+        tmp_path,
+        epochs=50,
+        strategy='independent',
+        optimizer=dict(type='SGD', lr=1e-9),
+        interval=1,
+        patience=2,
+        tolerance=1e-3,
+    )
+    runner.train()
+    scene = [numbers[0] for numbers in trace]
+    assert scene[7] != scene[6]
+    assert scene[8:] == [scene[7]] * 8  # two intervals of SM, then two in which only TM trains
+
+
+class Branches(BaseModel):
+    """A model of someone else: slots inside, but neither scene module nor phases."""
+
+    def __init__(self):
+        super().__init__()
+        self.task_module = Part('task', -0.5, [-0.3, 0.4])
+
+    def forward(self, inputs, mode='tensor'):
+        t, x = self.task_module, torch.stack(list(inputs)).double()
+        return {'loss_task': 0.5 * (t.weight - t.p * x).square().mean()}
+
+
+class BranchesWithPhases(Branches):
+    search_phase = Phase.JOINT
+    scene_module = None
+
+
+def test_without_a_scene_module_every_iteration_is_the_tasks(tmp_path):
+    runner, hook, _ = search(tmp_path, BranchesWithPhases(), epochs=2)
+    before = runner.model.task_module.slots.alphas.clone()
+    runner.train()
+    assert hook._iterations == {'scene': 0, 'task': 8, 'joint': 0, 'coupled': 0}
+    assert not torch.equal(before, runner.model.task_module.slots.alphas)
+
+
+def test_global_takes_any_model_with_slots(tmp_path):
+    runner, hook, _ = search(tmp_path, Branches(), strategy='global', epochs=2)
+    before = runner.model.task_module.slots.alphas.clone()
+    runner.train()
+    assert not torch.equal(before, runner.model.task_module.slots.alphas)
+
+
+# --- Mistakes, one sentence each -----------------------------------------------------------------------------
+
+
+def refused(tmp_path, error, *words, **options):
+    runner, _, _ = search(tmp_path, **options)
+    with pytest.raises(error) as caught:
+        runner.train()
+    message = str(caught.value)
+    for word in words:
+        assert word in message
+    assert '\n' not in message
+
+
+def test_a_model_without_slots(tmp_path):
+    class Fixed(Branches):
+        def __init__(self):
+            super().__init__()
+            self.task_module.slots = nn.Identity()
+
+    refused(tmp_path, ValueError, 'Fixed', 'no searchable slots', 'genotype=None', model=Fixed())
+
+
+def test_a_model_without_phases(tmp_path):
+    refused(tmp_path, ValueError, 'Branches', 'search phases', "strategy='global'", model=Branches())
+
+
+def test_a_scene_phase_without_a_scene_loss(tmp_path):
+    model = Toy()
+    model.scene_loss = None
+    refused(tmp_path, ValueError, 'scene_loss=None', model=model)
+
+
+def test_an_empty_validation_set(tmp_path):
+    refused(tmp_path, ValueError, 'validation set of the search is empty', val=[])
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ({'strategy': 'naive'}, ('naive', 'cooperative')),
+        ({'order': 3}, ('order 3',)),
+        ({'beta': -1}, ('beta', '-1')),
+        ({'scene_iters': 0}, ('scene_iters',)),
+        ({'patience': 0}, ('patience',)),
+    ],
+)
+def test_options_that_do_not_exist(options, words):
+    with pytest.raises(ValueError, match='CooperativeSearchHook') as caught:
+        CooperativeSearchHook({}, **options)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(('train', 'val', 'where'), [(math.nan, 0.5, 'training loss'), (0.9, math.nan, 'gradient')])
+def test_a_loss_that_is_not_a_number_ends_the_search(tmp_path, train, val, where):
+    """The bad value comes fourth, in the second task iteration; warm-up keeps it from the architecture step."""
+    options = dict(train=[0.9, 0.8, 0.7, train], warmup=2) if math.isnan(train) else dict(val=[0.7, 0.6, 0.5, val])
+    model = Toy()
+    runner, _, trace = search(tmp_path, model, **options)
+    with pytest.raises(SearchError, match='not finite in iteration 3') as caught:
+        runner.train()
+    assert where in str(caught.value)
+    genotype = Genotype.load(tmp_path / 'run' / 'genotype.json')
+    for slot, alphas in (('scene.a', trace[2][2]), ('task.a', trace[2][3])):
+        expected = torch.tensor(alphas, dtype=torch.float64).softmax(0).tolist()
+        assert list(genotype.probabilities[slot].values()) == pytest.approx(expected, rel=1e-12)
+
+
+# --- Resuming ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('strategy', ['cooperative', 'independent', 'global'])
+def test_a_resumed_search_is_the_undisturbed_one(tmp_path, strategy):
+    options = dict(
+        strategy=strategy,
+        optimizer=dict(type='Adam', lr=0.05),
+        param_scheduler=dict(type='MultiStepLR', milestones=[2], by_epoch=True),
+        scene_iters=3,  # rounds of five do not fit epochs of four
+        interval=1,
+    )
+    whole, hook, expected = search(tmp_path, Toy(noise=0.2), epochs=5, **options)
+    whole.train()
+    model = Toy(noise=0.2)
+    resumed, again, trace = search(tmp_path, model, epochs=5, work_dir='resumed', **options)
+    resumed._load_from, resumed._resume = str(tmp_path / 'run' / 'epoch_3.pth'), True
+    resumed.train()
+    assert trace == expected[12:]  # bit by bit
+    assert again.history.records == hook.history.records
+    assert model.seen == whole.model.seen
+
+
+def test_resuming_another_search_or_none_is_refused(tmp_path):
+    runner, _, _ = search(tmp_path, epochs=1)
+    runner.train()
+    other, _, _ = search(tmp_path, epochs=2, strategy='global', work_dir='other')
+    other._load_from, other._resume = str(tmp_path / 'run' / 'epoch_1.pth'), True
+    with pytest.raises(ValueError, match="'cooperative'.*'global'"):
+        other.train()
+    checkpoint = torch.load(tmp_path / 'run' / 'epoch_1.pth', weights_only=False)
+    del checkpoint['ruas_search']
+    torch.save(checkpoint, tmp_path / 'plain.pth')
+    other, _, _ = search(tmp_path, epochs=2, work_dir='third')
+    other._load_from, other._resume = str(tmp_path / 'plain.pth'), True
+    with pytest.raises(ValueError, match='holds no search'):
+        other.train()
+
+
+def test_a_finished_search_stays_finished(tmp_path):
+    options = dict(optimizer=dict(type='SGD', lr=1e-9), interval=1, patience=1, tolerance=1e-3)
+    runner, _, trace = search(tmp_path, epochs=9, **options)
+    runner.train()
+    assert len(trace) == 8
+    resumed, _, trace = search(tmp_path, epochs=9, work_dir='resumed', **options)
+    resumed._load_from, resumed._resume = str(tmp_path / 'run' / 'epoch_2.pth'), True
+    resumed.train()
+    assert trace == []
+
+
+def test_load_from_starts_a_search_of_its_own(tmp_path):
+    runner, _, _ = search(tmp_path, epochs=2)
+    runner.train()
+    fresh, hook, trace = search(tmp_path, epochs=1, work_dir='fresh')
+    fresh._load_from = str(tmp_path / 'run' / 'epoch_2.pth')
+    fresh.train()
+    assert len(trace) == 4
+    assert [record['iter'] for record in hook.history.records] == [0, 4]

@@ -68,7 +68,7 @@ class Numbers(BaseDataset):
 
     def __init__(self, values):
         self.values = values
-        super().__init__(serialize_data=True)
+        super().__init__()
 
     def load_data_list(self):
         return [{'value': value} for value in self.values]
@@ -82,5 +82,5 @@ def loader(values, batch_size=1, shuffle=False):
         batch_size=batch_size,
         num_workers=0,
         sampler=dict(type='DefaultSampler', shuffle=shuffle),
-        dataset=Numbers(values) if not isinstance(values, dict) else values,
+        dataset=values if isinstance(values, dict) else dict(type=Numbers, values=values),
     )
