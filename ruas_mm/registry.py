@@ -29,6 +29,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     'dataset': {
         'DarkFaceDataset': 'ruas_mm.datasets.detection',
+        'ExDarkDataset': 'ruas_mm.datasets.detection',
         'split_dataset': 'ruas_mm.datasets',
     },
     'transform': {

@@ -60,6 +60,21 @@ def test_other_layouts(tmp_path):
     assert read(tmp_path / 'splits/train.txt') == ['Bicycle/2015_2', 'Bicycle/2015_10', 'Dog/2015_3']
 
 
+def test_the_paper_s_split_of_exdark(tmp_path):
+    """All 7363 images; pinned, for the figures' sake."""
+    for number in range(7363):
+        path = tmp_path / 'ExDark' / ('Bicycle', 'Motorbike', 'Table')[number // 3000] / f'2015_{number + 1:05}.jpg'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    done = run(tmp_path, '--glob', 'ExDark/*/*', '--train', 5200, '--test', 1200, '--seed', 0)
+    assert done.returncode == 0, done.stderr
+    train, test = (read(tmp_path / f'splits/{part}.txt') for part in ('train', 'test'))
+    assert (len(set(train)), len(set(test)), len({*train, *test})) == (5200, 1200, 6400)
+    assert [train[0], train[-1]] == ['Bicycle/2015_00001', 'Table/2015_07363']
+    assert [test[0], test[-1]] == ['Bicycle/2015_00002', 'Table/2015_07361']
+    assert '963 of 7363 images left over, seed 0' in done.stdout
+
+
 @pytest.mark.parametrize(
     ('args', 'message'),
     [

@@ -5,7 +5,9 @@ The paper's split of DARK FACE, 5000 images to train and 1000 to test:
     python tools/dataset_tools/split.py data/darkface --train 5000 --test 1000 --seed 0
 
 writes ``data/darkface/splits/train.txt`` and ``test.txt``, one image id a line. Give them to a data set as
-``ann_file='splits/train.txt'``. Other layouts are found by a pattern: ``--glob 'images/*/*'``.
+``ann_file='splits/train.txt'``. Other layouts are found by a pattern. The paper's split of ExDark, 5200 and 1200:
+
+    python tools/dataset_tools/split.py data/exdark --glob 'ExDark/*/*' --train 5200 --test 1200 --seed 0
 """
 
 from __future__ import annotations

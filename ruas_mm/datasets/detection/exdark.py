@@ -1,0 +1,306 @@
+"""ExDark: twelve kinds of objects in ten kinds of bad light, read as its authors distribute it."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmdet.datasets import BaseDetDataset
+from mmengine import fileio
+from PIL import Image
+
+from ruas_mm.utils.images import IMAGE_SUFFIXES, natural_key
+
+CLASSES = (
+    *('Bicycle', 'Boat', 'Bottle', 'Bus', 'Car', 'Cat'),
+    *('Chair', 'Cup', 'Dog', 'Motorbike', 'People', 'Table'),
+)
+# What the codes 1, 2, … of imageclasslist.txt stand for.
+LIGHTS = ('Low', 'Ambient', 'Object', 'Single', 'Weak', 'Strong', 'Screen', 'Window', 'Shadow', 'Twilight')
+PLACES = ('Indoor', 'Outdoor')
+SUBSETS = ('train', 'val', 'test')
+
+_HEADER = '% bbGt version=3'
+
+
+class BBGtObject(NamedTuple):
+    """One object of a bbGt file.
+
+    Attributes:
+        label (str): Its class.
+        bbox (tuple): xyxy, in pixels.
+        ignore (bool): Whether the file asks to leave it out of account.
+    """
+
+    label: str
+    bbox: tuple[float, float, float, float]
+    ignore: bool
+
+
+class _Row(NamedTuple):
+    """A line of imageclasslist.txt."""
+
+    where: str
+    light: str
+    place: str
+    subset: str
+
+
+def _id(name: str) -> str:
+    """Name of an image without folder and suffix; all images of ExDark differ in it."""
+    stem, suffix = osp.splitext(osp.basename(name))
+    return stem if suffix.lower() in IMAGE_SUFFIXES else stem + suffix
+
+
+def _read_lines(path: str, what: str, backend_args: dict | None) -> list[str]:
+    """Lines of a text file, without empty ones at its end."""
+    try:
+        lines = fileio.get_text(path, encoding='utf-8-sig', backend_args=backend_args).splitlines()
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{path}: no such file; expected {what}.') from None
+    except UnicodeDecodeError:
+        raise ValueError(f'{path}: expected a text file, {what}.') from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
+
+
+def parse_bbgt(path: str, backend_args: dict | None = None) -> list[BBGtObject]:
+    """Read a label file of Piotr Dollár's toolbox, bbGt version 3.
+
+    After the header, line n + 2 is object n: class, left, top, width, height, then occlusion, visible box (four
+    numbers), ignore flag and angle; ExDark leaves these seven at 0. A header alone means no object.
+
+    Args:
+        path (str): The label file.
+        backend_args (dict, optional): mmengine file backend; None for local files.
+
+    Returns:
+        list[BBGtObject]: The objects, in the order of the file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not of that form; the message names the file, the line and what was expected.
+    """
+    lines = _read_lines(path, 'a bbGt label file', backend_args)
+    head = lines[0].strip() if lines else ''
+    if head != _HEADER:
+        raise ValueError(f'{path}, line 1: expected "{_HEADER}", found {head!r}.')
+    objects = []
+    for number, line in enumerate(lines[1:], start=2):
+        where = f'{path}, line {number}'
+        label, *rest = line.split() or ['']
+        try:
+            left, top, width, height, _, _, _, _, _, ignore, _ = map(float, rest)
+        except ValueError:
+            raise ValueError(f'{where}: expected a class and eleven numbers, found {line!r}.') from None
+        if not np.isfinite([left, top, width, height]).all():
+            raise ValueError(f'{where}: expected finite numbers, found {line!r}.')
+        if width <= 0 or height <= 0:
+            raise ValueError(f'{where}: expected a box of positive width and height, found {line!r}.')
+        objects.append(BBGtObject(label, (left, top, left + width, top + height), bool(ignore)))
+    return objects
+
+
+class ExDarkDataset(BaseDetDataset):
+    """ExDark, the Exclusively Dark image data set.
+
+    The official layout is read as it is: ``ExDark/<Class>/<image>``, ``ExDark_Annno/<Class>/<image>.txt`` and
+    ``imageclasslist.txt`` under ``data_root``; 7363 images with 23 710 objects of 12 classes. An image, its label
+    file and its line of the list are matched by the name without folder and suffix (``2015_00391``): the release has
+    ``2015_00391.JPG`` in one place and ``2015_00391.jpg`` in another, and copies without class folders work as well.
+    The class of an object is that of its own line, whatever the folder.
+
+    Boxes count the pixels as they are stored: the authors' tool does not turn photographs as their EXIF says. So load
+    with ``dict(type='LoadImageFromFile', color_type='color_ignore_orientation')``. What of a box lies outside its
+    image (two start at -1 and -2) is cut off.
+
+    Source: Loh and Chan, "Getting to Know Low-light Images with the Exclusively Dark Dataset", CVIU 2019.
+
+    Args:
+        ann_file (str): A text file with one image a line (``Bicycle/2015_00001``, ``2015_00001.png`` or
+            ``2015_00001``), relative to ``data_root``; ``tools/dataset_tools/split.py`` writes such lists. Empty: all.
+        subset (str | Sequence[str], optional): ``'train'`` (3000 images), ``'val'`` (1800) or ``'test'`` (2563) of
+            the authors' own split, or several of them; with ``ann_file``, what both name. Defaults to None: all.
+        class_list (str, optional): The authors' list of images, relative to ``data_root``; each image needs its line
+            in it. None does without, and then without ``subset``, ``light`` and ``place``.
+        data_prefix (dict, optional): ``img_path`` and ``label_path``, the folders of images and labels relative to
+            ``data_root``. Defaults to ``dict(img_path='ExDark', label_path='ExDark_Annno')`` (three n, as released).
+        **kwargs: See ``mmdet.datasets.BaseDetDataset``. ``metainfo=dict(classes=(…))`` keeps the objects of these
+            classes only. ``filter_cfg`` knows ``filter_empty_gt`` (bool) and ``min_size`` (of the shorter image side,
+            in pixels); ``test_mode=True`` filters nothing, as in all of mmdet.
+
+    Raises:
+        FileNotFoundError: If an image, a label file or a list is missing.
+        ValueError: If a label file, a list or an image is damaged, an option or a class unknown, or a box wholly
+            outside its image. All of them when the data set is initialised, each in one sentence naming file and line.
+    """
+
+    METAINFO = dict(
+        classes=CLASSES,
+        palette=[
+            *((220, 20, 60), (0, 130, 200), (60, 180, 75), (255, 165, 0), (0, 0, 230), (145, 30, 180)),
+            *((170, 110, 40), (70, 240, 240), (240, 50, 230), (128, 128, 0), (255, 225, 25), (0, 128, 128)),
+        ],
+    )
+
+    def __init__(
+        self,
+        ann_file: str = '',
+        *,
+        subset: str | Sequence[str] | None = None,
+        class_list: str | None = 'imageclasslist.txt',
+        data_prefix: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.subset = SUBSETS if subset is None else (subset,) if isinstance(subset, str) else tuple(subset)
+        if not self.subset or not set(self.subset) <= set(SUBSETS):
+            raise ValueError(f"subset={subset!r}: expected 'train', 'val' or 'test', or several of them.")
+        if subset is not None and class_list is None:
+            raise ValueError(f'subset={subset!r} needs class_list: it says which image belongs to which.')
+        self.class_list = class_list
+        data_prefix = {'img_path': 'ExDark', 'label_path': 'ExDark_Annno', **(data_prefix or {})}
+        super().__init__(ann_file, data_prefix=data_prefix, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Read the lists, the labels and the sizes of the images (their headers only).
+
+        Returns:
+            list[dict]: One dict an image: ``img_path``, ``img_id``, ``height``, ``width``, ``instances``, a list of
+            dicts with ``bbox`` (xyxy, pixels), ``bbox_label`` and ``ignore_flag``; with a ``class_list`` also
+            ``light`` (one of ``LIGHTS``) and ``place`` (one of ``PLACES``).
+        """
+        classes = self.metainfo['classes']
+        if not set(classes) <= set(CLASSES):
+            raise ValueError(f'metainfo: expected classes among {", ".join(CLASSES)}, found {", ".join(classes)}.')
+        images = self._files(self.data_prefix['img_path'], 'image', IMAGE_SUFFIXES)
+        labels = self._files(self.data_prefix['label_path'], 'label file', ('.txt',))
+        rows = self._read_class_list()
+        infos = []
+        for image_id, where in self._wanted(images, labels, rows).items():
+            for kind, found, prefix in (('image', images, 'img_path'), ('label file', labels, 'label_path')):
+                if image_id not in found:
+                    raise FileNotFoundError(
+                        f'{where}: {image_id} has no {kind} in {self.data_prefix[prefix]}; to leave it out, list the '
+                        'others in ann_file.'
+                    )
+            tags = {}
+            if self.class_list is not None:
+                if image_id not in rows:
+                    raise ValueError(
+                        f'{where}: {image_id} is not in {self.class_list}; class_list=None does without that list.'
+                    )
+                row = rows[image_id]
+                if row.subset not in self.subset:
+                    continue
+                tags = dict(light=row.light, place=row.place)
+            infos.append({**self._load_image(image_id, images[image_id], labels[image_id]), **tags})
+        if not infos:
+            raise ValueError(f'{self.ann_file or self.class_list}: no image of subset {", ".join(self.subset)}.')
+        return infos
+
+    def filter_data(self) -> list[dict]:
+        """Drop, for training, images without objects or too small ones, as ``filter_cfg`` says.
+
+        Returns:
+            list[dict]: What is left of ``data_list``.
+        """
+        if self.test_mode or self.filter_cfg is None:
+            return self.data_list
+        min_objects = int(self.filter_cfg.get('filter_empty_gt', False))
+        min_size = self.filter_cfg.get('min_size', 0)
+        return [
+            info
+            for info in self.data_list
+            if len(info['instances']) >= min_objects and min(info['width'], info['height']) >= min_size
+        ]
+
+    def _files(self, folder: str, kind: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+        """Paths of all such files below a folder, by the id of their image."""
+        try:
+            names = fileio.list_dir_or_file(folder, list_dir=False, recursive=True, backend_args=self.backend_args)
+            names = sorted(names, key=natural_key)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(f'{folder}: no such folder; check data_root and data_prefix.') from None
+        found: dict[str, str] = {}
+        for name in names:
+            stem, suffix = osp.splitext(name)
+            if suffix.lower() not in suffixes:
+                continue
+            image_id = _id(stem if kind == 'label file' else name)
+            path = osp.join(folder, name)
+            if image_id in found:
+                raise ValueError(f'{path}: a second {kind} of {image_id}, after {found[image_id]}; keep one of them.')
+            found[image_id] = path
+        if not found:
+            raise FileNotFoundError(f'{folder}: expected {kind}s, found none.')
+        return found
+
+    def _read_class_list(self) -> dict[str, _Row]:
+        if self.class_list is None:
+            return {}
+        path = fileio.join_path(self.data_root or '', self.class_list, backend_args=self.backend_args)
+        expected = '"Name | Class | Light | In/Out | Train/Val/Test" and a line of that form for each image'
+        rows: dict[str, _Row] = {}
+        for number, line in enumerate(_read_lines(path, expected, self.backend_args), start=1):
+            if number == 1 and line.startswith('Name'):
+                continue
+            where = f'{path}, line {number}'
+            tables = (CLASSES, LIGHTS, PLACES, SUBSETS)
+            try:
+                name, *codes = line.split()
+                numbers = [range(1, len(table) + 1).index(int(c)) for c, table in zip(codes, tables, strict=True)]
+            except ValueError:
+                raise ValueError(
+                    f'{where}: expected an image and four codes of at most 12, 10, 2 and 3, found {line!r}.'
+                ) from None
+            if _id(name) in rows:
+                raise ValueError(f'{where}: image {_id(name)} is listed twice.')
+            rows[_id(name)] = _Row(where, LIGHTS[numbers[1]], PLACES[numbers[2]], SUBSETS[numbers[3]])
+        if not rows:
+            raise ValueError(f'{path}: expected {expected}, found no image.')
+        return rows
+
+    def _wanted(self, images: dict, labels: dict, rows: dict[str, _Row]) -> dict[str, str]:
+        """Ids of the images asked for, in the order of the data set, and where each was asked for."""
+        if not self.ann_file:
+            if self.class_list is not None:  # whatever is not in the list is an image of someone else
+                return {image_id: row.where for image_id, row in rows.items() if row.subset in self.subset}
+            return {**labels, **images}  # a label without image, or the reverse, betrays an incomplete copy
+        wanted: dict[str, str] = {}
+        what = 'one image a line, as tools/dataset_tools/split.py writes'
+        for number, entry in enumerate(_read_lines(self.ann_file, what, self.backend_args), start=1):
+            image_id = _id(entry.strip())
+            if not image_id:
+                continue
+            where = f'{self.ann_file}, line {number}'
+            if image_id in wanted:
+                raise ValueError(f'{where}: image {image_id} is listed twice.')
+            wanted[image_id] = where
+        if not wanted:
+            raise ValueError(f'{self.ann_file}: expected {what}, found none.')
+        return wanted
+
+    def _load_image(self, image_id: str, path: str, label_path: str) -> dict:
+        try:
+            with fileio.get_local_path(path, backend_args=self.backend_args) as local, Image.open(local) as image:
+                width, height = image.size
+        except OSError as error:
+            raise ValueError(f'{path}: expected an image, but it cannot be read ({error}).') from None
+        label_of = {name: index for index, name in enumerate(self.metainfo['classes'])}
+        instances = []
+        for number, (name, (x1, y1, x2, y2), ignore) in enumerate(parse_bbgt(label_path, self.backend_args), start=2):
+            where = f'{label_path}, line {number}'
+            if name not in CLASSES:
+                raise ValueError(f'{where}: expected a class among {", ".join(CLASSES)}, found {name!r}.')
+            if min(x2, width) <= max(x1, 0) or min(y2, height) <= max(y1, 0):
+                raise ValueError(
+                    f'{where}: expected a box within the {width}×{height} image, found x from {x1:g} to {x2:g} and '
+                    f'y from {y1:g} to {y2:g}.'
+                )
+            if name in label_of:
+                box = [max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))]
+                instances.append(dict(bbox=box, bbox_label=label_of[name], ignore_flag=int(ignore)))
+        return dict(img_path=path, img_id=image_id, height=height, width=width, instances=instances)
