@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from mmengine.device import get_device
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
-from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config, run_tool
+from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config, run_tool, set_resume
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,7 +21,7 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from a checkpoint; without a path from the last one in the work directory',
+        help='go on from a checkpoint; without a path from the newest sound one in the work directory',
     )
     add_common_arguments(parser)
     return parser.parse_args()
@@ -40,13 +40,13 @@ def main() -> None:
         if 'base_batch_size' not in config.get('auto_scale_lr', {}):
             raise SystemExit(f'Error: --auto-scale-lr needs auto_scale_lr.base_batch_size in {args.config}.')
         config.auto_scale_lr.enable = True
-    last = find_latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
-    if last:
-        config.resume = True
-        config.load_from = find_checkpoint(last)
-    elif config.get('load_from'):
+    remark = set_resume(config, args.resume) if args.resume else ''
+    if config.get('load_from'):
         config.load_from = find_checkpoint(config.load_from)
-    Runner.from_cfg(config).train()
+    runner = Runner.from_cfg(config)
+    if remark:
+        runner.logger.warning(remark)  # now it also reaches the log file
+    runner.train()
 
 
 if __name__ == '__main__':

@@ -16,7 +16,12 @@ default_hooks = dict(
     timer=dict(type='mmengine.IterTimerHook'),
     logger=dict(type='mmengine.LoggerHook', interval=50),
     param_scheduler=dict(type='mmengine.ParamSchedulerHook'),
-    checkpoint=dict(type='mmengine.CheckpointHook', interval=1, max_keep_ckpts=2),
+    checkpoint=dict(
+        type='mmengine.CheckpointHook',
+        interval=1,
+        max_keep_ckpts=2,  # one to fall back on
+        backend_args=dict(backend='ruas_mm.atomic'),  # whole or not at all; in a local folder
+    ),
     sampler_seed=dict(type='mmengine.DistSamplerSeedHook'),
 )
 env_cfg = dict(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 import traceback
@@ -14,10 +16,12 @@ import mmengine.registry
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
 from mmengine.runner import Runner
+from mmengine.utils.dl_utils import set_multi_processing
 
 from ruas_mm.search import Genotype
-from ruas_mm.utils.checkpoint import CheckpointError
+from ruas_mm.utils.checkpoint import CheckpointError, find_resumable, named_checkpoint
 
 _PACKAGE = str(Path(__file__).parents[1])
 _REGISTRY = str(Path(mmengine.registry.__file__).parent)
@@ -72,12 +76,19 @@ def load_config(args: argparse.Namespace) -> Config:
 def _join_cpu_processes(config: Config) -> None:
     """Start distributed training on CPUs, where mmengine asks for CUDA devices whatever the backend."""
     torch.distributed.init_process_group('gloo')  # mmengine takes processes that are joined already
+    atexit.register(_leave_cpu_processes)
     config.model_wrapper_cfg = dict(
         type='mmengine.MMDistributedDataParallel',
         device_ids=None,
         broadcast_buffers=False,
         find_unused_parameters=config.get('find_unused_parameters', False),
     )
+
+
+def _leave_cpu_processes() -> None:
+    """End gloo's threads while Python is whole: dropping their last tensors they take its lock, or abort without."""
+    gc.collect()  # a distributed model owns the group too, and would wait for the threads with that lock held
+    torch.distributed.destroy_process_group()
 
 
 def _set_genotype(node: Any, slots: dict[str, str]) -> bool:
@@ -109,12 +120,59 @@ def find_checkpoint(path: str) -> str:
         if not os.path.isfile(path) and '://' not in path:
             raise FileNotFoundError(f'Checkpoint {path} does not exist.')
         return path
-    pointer = Path(path, 'last_checkpoint')
-    if not pointer.is_file():
-        raise FileNotFoundError(f'Work directory {path} holds no checkpoint yet: it has no file "last_checkpoint".')
-    checkpoint = Path(pointer.read_text().strip())
-    # The folder may have been moved since the pointer was written.
-    return str(checkpoint if checkpoint.is_file() else Path(path, checkpoint.name))
+    checkpoint = named_checkpoint(path)
+    if not checkpoint:
+        raise FileNotFoundError(
+            f'Work directory {path} holds no checkpoint yet: its file "last_checkpoint" is missing or empty.'
+        )
+    if not os.path.isfile(checkpoint):
+        raise FileNotFoundError(f'Checkpoint {checkpoint}, which {path}/last_checkpoint names, does not exist.')
+    return checkpoint
+
+
+def set_resume(config: Config, source: str) -> str:
+    """Let a config go on from a checkpoint. Rank 0 chooses it for all processes.
+
+    Args:
+        config (Config): The config to run; ``resume`` and ``load_from`` are set.
+        source (str): A checkpoint; or a work directory whose newest sound one is meant; or ``'auto'`` for the config's
+            work directory, where a run without any checkpoint starts from the beginning.
+
+    Returns:
+        str: What the user should know about the choice; empty if it is the one expected.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        CheckpointError: If the work directory holds checkpoints, but no sound one.
+    """
+    checkpoint, remark = source, ''
+    if source == 'auto':
+        checkpoint, remark = _find_resumable_together(config, config.work_dir)
+    elif os.path.isdir(source):
+        checkpoint, remark = _find_resumable_together(config, source)
+        checkpoint = checkpoint or source
+    if checkpoint:
+        config.resume = True
+        config.load_from = find_checkpoint(checkpoint)
+    return remark
+
+
+def _find_resumable_together(config: Config, folder: str) -> tuple[str | None, str]:
+    """Call ``find_resumable`` in one process, so that a file which is just appearing or going cannot part them."""
+    if config.launcher != 'none' and not is_distributed():  # as the runner would soon
+        environment = config.get('env_cfg', {})
+        set_multi_processing(distributed=True, **environment.get('mp_cfg', {}))
+        init_dist(config.launcher, **environment.get('dist_cfg', {}))
+    choice = [None]
+    if is_main_process():
+        try:
+            choice = [find_resumable(folder)]
+        except CheckpointError as error:
+            choice = [error]
+    broadcast_object_list(choice)
+    if isinstance(choice[0], CheckpointError):
+        raise choice[0]
+    return choice[0]
 
 
 def load_all_weights(runner: Runner, checkpoint: str) -> None:

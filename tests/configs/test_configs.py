@@ -104,12 +104,15 @@ def test_parts_build(name):
         loader = config.get(f'{split}_dataloader')
         assert (loader is None) == (config.get(f'{split}_cfg') is None)
         if loader is not None:
-            assert registry.DATASETS.build({**loader.dataset, 'lazy_init': True}).pipeline.transforms
+            dataset = loader.dataset.dataset if loader.dataset.type == 'ruas_mm.split_dataset' else loader.dataset
+            assert registry.DATASETS.build({**dataset, 'lazy_init': True}).pipeline.transforms
             assert not (loader.get('persistent_workers') and not loader.num_workers)  # torch refuses that
         if config.get(f'{split}_evaluator') is not None:
             evaluator = config[f'{split}_evaluator']
             for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
                 registry.METRICS.build(metric)
+    for hook in config.get('custom_hooks', []):
+        registry.HOOKS.build(hook)
     for step in config.get('tta_pipeline', []):
         registry.TRANSFORMS.build(step)
 
@@ -199,7 +202,7 @@ def test_detector_runs(name, seeded):
 
 
 def test_baselines_differ_from_ours_by_the_method_alone():
-    """A plain SSD and its RUAS partner share everything but scene module and genotype."""
+    """A plain SSD and its RUAS partner share everything but scene module, its loss and genotype."""
     pairs = [(name, name.replace('/ssd', '/ruas_ssd')) for name in DETECTION if '/ssd' in name]
     assert pairs
     for plain, ours in pairs:
@@ -208,6 +211,7 @@ def test_baselines_differ_from_ours_by_the_method_alone():
         for config in (plain, ours):
             config.pop('work_dir', None)
             config.model.data_preprocessor.pop('scene_module', None)
+            config.model.pop('scene_loss', None)
             for part in (config.model.neck, config.model.bbox_head):
                 part.pop('genotype', None)
         theirs, mine = plain.to_dict(), ours.to_dict()
