@@ -1,5 +1,4 @@
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,35 +22,25 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def torchrun():
-    """Run a script in two processes. Their start has been seen to hang or fail now and then: it gets three tries."""
+    """Run a script in two processes."""
 
     def run(*arguments, cwd):
         command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
-        environment = {
-            **os.environ,
-            'PYTHONPATH': str(Path(__file__).parents[1]),
-            'OMP_NUM_THREADS': '1',
-            'GLOO_SOCKET_IFNAME': 'lo',
-        }
-        for _ in range(3):
-            process = subprocess.Popen(
-                [*command, *map(str, arguments)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment,
-                cwd=cwd,
-                start_new_session=True,
-            )
-            try:
-                output, errors = process.communicate(timeout=90)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                output, errors = process.communicate()
-            if process.returncode == 0:
-                break
+        process = subprocess.Popen(
+            [*command, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1]), 'GLOO_SOCKET_IFNAME': 'lo'},
+            cwd=cwd,
+        )
+        try:
+            output, errors = process.communicate(timeout=200)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # not kill: only torchrun can end its processes, each a session of its own
+            output, errors = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     return run
