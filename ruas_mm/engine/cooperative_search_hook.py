@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ruas_mm.engine.random_state import get_random_state, preserved_random_state, set_random_state
+from ruas_mm.engine.objective import objective, set_phase, undisturbed
+from ruas_mm.engine.random_state import get_random_state, set_random_state
 from ruas_mm.engine.search_history import SearchHistory, entropy
 from ruas_mm.engine.validation_stream import ValidationStream
 from ruas_mm.search import Phase, SearchSlots, architecture_gradient, derive_genotype
@@ -170,14 +169,14 @@ class CooperativeSearchHook(Hook):
         phase = self._phase(runner)
         if not self._ended and self._alphas[phase] and self._iterations[phase.value] >= self.warmup:
             self._architecture_step(runner, phase, data_batch)
-        self._set_phase(phase)  # the weight step's
+        set_phase(self.model, phase)  # the weight step's
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Count, record, and see whether the search has settled."""
         phase = self._phase(runner)
-        self._set_phase(Phase.JOINT)
+        set_phase(self.model, Phase.JOINT)
         loss = (outputs or {}).get('loss')
         if loss is not None:
             value = torch.as_tensor(loss).detach().float()
@@ -217,10 +216,6 @@ class CooperativeSearchHook(Hook):
             return Phase.SCENE if runner.iter < end else Phase.TASK
         return Phase.SCENE if runner.iter % length < self.scene_iters else Phase.TASK
 
-    def _set_phase(self, phase: Phase) -> None:
-        if self.strategy != 'global':
-            self.model.search_phase = phase
-
     def _stop_if_settled(self, runner: Runner, phase: Phase) -> None:
         if self._ended or self.patience is None:
             return
@@ -248,14 +243,14 @@ class CooperativeSearchHook(Hook):
         alphas, weights = self._alphas[phase], self._weights[phase]
         self._searched_since.setdefault(phase.value, runner.iter)
         values: dict[str, Tensor] = {}
-        with self._undisturbed():
+        with undisturbed(self.model):
             validation = next(self.stream)
             coupled = None
             if phase is Phase.SCENE and self.strategy == 'cooperative' and self.beta:
-                coupled = self._objective(validation, Phase.COUPLED, values)
+                coupled = objective(self.model, validation, Phase.COUPLED, values)
             gradients = architecture_gradient(
-                self._objective(batch, phase),
-                self._objective(validation, phase, values),
+                objective(self.model, batch, phase),
+                objective(self.model, validation, phase, values),
                 weights,
                 alphas,
                 virtual_lr=self._virtual_lr(runner, weights),
@@ -271,43 +266,6 @@ class CooperativeSearchHook(Hook):
             alpha.grad = gradient
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-    def _objective(self, batch: Any, phase: Phase, values: dict[str, Tensor] | None = None) -> Callable[[], Tensor]:
-        """Return the loss of a phase on a batch as a function of the parameters' current values.
-
-        The same random numbers are drawn each time, and the batch is left as it is.
-        """
-
-        def prepare() -> Any:
-            return self.model.data_preprocessor(copy.deepcopy(batch), True)
-
-        self._set_phase(phase)
-        # Nothing that varies in a task phase comes before the task module.
-        prepared = prepare() if phase is Phase.TASK else None
-        state = get_random_state()
-
-        def loss() -> Tensor:
-            set_random_state(state)
-            self._set_phase(phase)
-            data = prepare() if prepared is None else copy.deepcopy(prepared)
-            value, _ = self.model.parse_losses(self.model._run_forward(data, mode='loss'))
-            if values is not None:
-                values[phase.value] = value.detach()
-            return value
-
-        return loss
-
-    @contextmanager
-    def _undisturbed(self) -> Iterator[None]:
-        """Leave the model's buffers and training's random numbers as they were."""
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        try:
-            with preserved_random_state():
-                yield
-        finally:
-            for name, buffer in self.model.named_buffers():
-                if name in buffers:
-                    buffer.copy_(buffers[name])
 
     def _virtual_lr(self, runner: Runner, weights: Sequence[Tensor]) -> float:
         if self.virtual_lr is not None:
