@@ -324,7 +324,9 @@ class CooperativeSearchHook(Hook):
     @master_only
     def _report(self, runner: Runner) -> None:
         """Write genotype and drawings, and say how to train what was found."""
-        from ruas_mm.visualization.architecture import draw_architecture, plot_probabilities  # matplotlib is slow
+        # Here, because matplotlib takes long to import.
+        from ruas_mm.visualization.architecture import draw_architecture
+        from ruas_mm.visualization.probabilities import plot_probabilities
 
         folder = Path(runner.work_dir)
         path = folder / 'genotype.json'

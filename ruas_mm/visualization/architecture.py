@@ -1,8 +1,7 @@
-"""Pictures of an architecture: the cells that were found, and how the search came to them."""
+"""Drawings of an architecture in the manner of the paper's Fig. 5."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,28 +18,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Curve
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from ruas_mm.search.genotype import Genotype
-from ruas_mm.search.operations import OPERATIONS, Operation
-from ruas_mm.utils.fileio import atomic_write
-
-# What is drawn of each kind of operation: its notation in Table I, its colour and its shades (small to large kernels).
-_KINDS: dict[str, tuple[str, str, str]] = {
-    'skip connection': ('SC', '#6b6b6b', 'Greys'),
-    'convolution': ('k-C', '#1f6fb4', 'Blues'),
-    'residual convolution': ('k-RC', '#d1520b', 'Oranges'),
-    'dilated convolution': ('k-d-DC', '#16804a', 'Greens'),
-    'residual dilated convolution': ('k-d-RDC', '#8a3ea8', 'Purples'),
-}
-# Line and marker of a dilation.
-_DILATIONS = {
-    1: ('-', 'o'),
-    2: ('-', 'o'),
-    6: ((0, (5, 1.5)), 's'),
-    12: ((0, (1, 1.2)), '^'),
-    18: ((0, (5, 1.5, 1, 1.5)), 'D'),
-}
+from ruas_mm.search.operations import OPERATIONS
+from ruas_mm.visualization.operation_style import KINDS, kind_of, save_figure
 
 # Lengths of the drawing, in inches, and sizes of its text, in points.
 _TEXT, _LABEL, _TITLE = 9.0, 8.5, 10.5
@@ -64,42 +44,12 @@ def draw_architecture(genotype: Genotype, edges: Mapping[str, tuple[str, str]], 
         ValueError: If the edge of a slot is not known, edges run in a circle, or the format is unknown.
         OSError: If the file cannot be written.
     """
-    _write(architecture_figure(genotype, edges), path)
-
-
-def plot_probabilities(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Plot the probability of every candidate over the iterations of a search into a file, one panel a slot.
-
-    Args:
-        history (Sequence[Mapping]): Records ``{'iter': int, 'probabilities': {slot: {candidate: p}}}``.
-        path (str | Path): File to write; its suffix says the format (png, pdf, svg, …), png without one.
-
-    Raises:
-        ValueError: If the history holds no probabilities or names an unknown operation, or the format is unknown.
-        OSError: If the file cannot be written.
-    """
-    _write(probabilities_figure(history), path)
-
-
-def _write(figure: Figure, path: str | Path) -> None:
-    stream = io.BytesIO()
-    figure.savefig(stream, format=Path(path).suffix[1:].lower() or 'png', dpi=200)
-    atomic_write(path, stream.getvalue())
-
-
-def _kind(operation: Operation) -> str:
-    if operation.kernel == 0:
-        return 'skip connection'
-    return 'residual ' * operation.residual + 'dilated ' * (operation.dilation > 1) + 'convolution'
+    save_figure(architecture_figure(genotype, edges), path)
 
 
 def _extent(text: str, size: float) -> float:
     """Return the width of a text in inches."""
     return float(np.ptp(TextPath((0, 0), text, size=size).vertices[:, 0])) / 72 if text.strip() else 0.0
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Cells
 
 
 @dataclass
@@ -147,7 +97,7 @@ class _Cell:
             if operation in genotype.probabilities.get(slot, {}):
                 label += f' {genotype.probabilities[slot][operation]:.2f}'
             half = (_extent(label, _LABEL) / 2 + 0.05, _LABEL / 72 / 2 + 0.025)
-            self.arrows.append(_Arrow(*edges[slot], label, _kind(OPERATIONS[operation]), half))
+            self.arrows.append(_Arrow(*edges[slot], label, kind_of(OPERATIONS[operation]), half))
         self.nodes = {node: _Node(depth) for node, depth in self._depths().items()}
         self._place_nodes()
         self._route()
@@ -318,7 +268,7 @@ class _Cell:
         axes.text(*offset, self.name, size=_TITLE, weight='bold', va='top', ha='left')
         shift = offset - (self.low[0], self.high[1] + _HEAD)
         for arrow in self.arrows:
-            colour = _KINDS[arrow.kind][1]
+            colour = KINDS[arrow.kind][1]
             style = {'arrowstyle': '-|>', 'mutation_scale': 9, 'lw': 1.3, 'color': colour, 'shrinkA': 0, 'shrinkB': 0}
             axes.add_patch(FancyArrowPatch(path=Curve(arrow.points + shift), **style, fill=False, zorder=1))
             box = {'boxstyle': 'square,pad=0.15', 'fc': 'white', 'ec': 'none'}
@@ -396,8 +346,8 @@ def architecture_figure(genotype: Genotype, edges: Mapping[str, tuple[str, str]]
     cells = [_Cell(prefix, slots, genotype, edges) for prefix, slots in prefixes.items()]
     offsets, (width, height) = _pack([cell.size for cell in cells])
 
-    kinds = [kind for kind in _KINDS if any(arrow.kind == kind for cell in cells for arrow in cell.arrows)]
-    titles = [f'{_KINDS[kind][0]}  {kind}' for kind in kinds]
+    kinds = [kind for kind in KINDS if any(arrow.kind == kind for cell in cells for arrow in cell.arrows)]
+    titles = [f'{KINDS[kind][0]}  {kind}' for kind in kinds]
     needed = max(_extent(title, _LABEL) for title in titles) + 0.75
     columns = min(len(kinds), max(1, int((width + 2 * _MARGIN) / needed)))
     legend_height = 0.22 * math.ceil(len(kinds) / columns) + 0.25
@@ -409,7 +359,7 @@ def architecture_figure(genotype: Genotype, edges: Mapping[str, tuple[str, str]]
     axes.axis('off')
     for cell, (x, y) in zip(cells, offsets, strict=True):
         cell.draw(axes, np.array([x + _MARGIN, height - y - _MARGIN]))
-    handles = [Line2D([], [], color=_KINDS[kind][1], lw=2) for kind in kinds]
+    handles = [Line2D([], [], color=KINDS[kind][1], lw=2) for kind in kinds]
     axes.legend(handles, titles, ncols=columns, loc='lower center', fontsize=_LABEL, frameon=False, handlelength=1.6)
     return figure
 
@@ -431,97 +381,3 @@ def _pack(sizes: Sequence[np.ndarray]) -> tuple[list[tuple[float, float]], tuple
         if page < best[0]:
             best = (page, offsets, (x + column, total))
     return best[1:]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Probabilities
-
-
-def probabilities_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Plot the probability of every candidate over the iterations: a panel a slot, a legend a search space.
-
-    A candidate looks alike in all figures: its colour is that of its kind in :func:`architecture_figure`, darker for
-    larger kernels, and dashed where the dilation is above 2.
-
-    Args:
-        history (Sequence[Mapping]): Records ``{'iter': int, 'probabilities': {slot: {candidate: p}}}``.
-
-    Returns:
-        Figure: The plot.
-
-    Raises:
-        ValueError: If the history holds no probabilities or names an unknown operation.
-    """
-    spaces: dict[tuple[str, ...], dict[str, tuple[list[int], list[list[float]]]]] = {}
-    for record in history:
-        for slot, row in record['probabilities'].items():
-            iterations, rows = spaces.setdefault(tuple(row), {}).setdefault(slot, ([], []))
-            iterations.append(record['iter'])
-            rows.append(list(row.values()))
-    if not spaces:
-        raise ValueError('The history of the search holds no probabilities to plot.')
-    for candidate in (candidate for space in spaces for candidate in space):
-        if candidate not in OPERATIONS:
-            raise ValueError(
-                f'The history of the search names the unknown operation {candidate!r}; '
-                f'the known ones are {", ".join(OPERATIONS)}.'
-            )
-
-    columns = min(4, max(map(len, spaces.values())))
-    lines = [math.ceil(len(slots) / columns) for slots in spaces.values()]
-    panel_width, panel_height, left, right = 2.35, 1.75, 0.55, 0.15
-    width = max(columns * panel_width + left + right, 4.2)
-    panel_width = (width - left - right) / columns
-    legend_columns = int(width / 0.96)
-    legends = [0.35 + 0.17 * math.ceil(len(space) / legend_columns) for space in spaces]
-    height = sum(lines) * panel_height + sum(legends)
-    figure = Figure((width, height))
-    FigureCanvasAgg(figure)
-    top = 0.05
-    for (space, slots), line_count, legend in zip(spaces.items(), lines, legends, strict=True):
-        highest = max(p for _, rows in slots.values() for row in rows for p in row)
-        for index, (slot, (iterations, rows)) in enumerate(slots.items()):
-            line, column = divmod(index, columns)
-            x, y = left + column * panel_width, height - top - (line + 1) * panel_height + 0.42
-            axes = figure.add_axes((x / width, y / height, (panel_width - 0.3) / width, (panel_height - 0.7) / height))
-            alone = len(iterations) == 1
-            for candidate, values in zip(space, zip(*rows, strict=True), strict=True):
-                axes.plot(iterations, values, **_line_style(candidate, alone))
-            axes.set_title(slot, size=_TEXT)
-            axes.set_ylim(0, 1.05 * highest)
-            axes.xaxis.set_major_locator(
-                FixedLocator(iterations) if alone else MaxNLocator(4, integer=True, steps=[1, 2, 5, 10])
-            )
-            axes.tick_params(labelsize=7)
-            axes.spines[['top', 'right']].set_visible(False)
-            axes.grid(alpha=0.25, lw=0.5)
-            if column == 0:
-                axes.set_ylabel('probability', size=8)
-            else:
-                axes.tick_params(labelleft=False)
-            if index + columns >= len(slots):
-                axes.set_xlabel('iteration', size=8)
-        top += line_count * panel_height
-        handles = [Line2D([], [], **_line_style(candidate, len(history) == 1)) for candidate in space]
-        names = [OPERATIONS[candidate].short_name for candidate in space]
-        figure.legend(
-            handles,
-            names,
-            ncols=min(len(space), legend_columns),
-            loc='upper center',
-            bbox_to_anchor=(0.5, (height - top + 0.04) / height),
-            fontsize=8,
-            frameon=False,
-            handlelength=2.2,
-            columnspacing=1.2,
-        )
-        top += legend
-    return figure
-
-
-def _line_style(candidate: str, marked: bool) -> dict[str, Any]:
-    operation = OPERATIONS[candidate]
-    shade = min(0.4 + 0.085 * (operation.kernel or 4), 1.0)
-    colour = colormaps[_KINDS[_kind(operation)][2]](shade)
-    line, marker = _DILATIONS.get(operation.dilation, (':', 'v'))
-    return {'color': colour, 'linestyle': line, 'lw': 1.5, 'marker': marker if marked else '', 'markersize': 4}

@@ -11,12 +11,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 from ruas_mm.search import HIGH_LEVEL_SPACE, SCENE_SPACE, Genotype
-from ruas_mm.visualization.architecture import (
-    architecture_figure,
-    draw_architecture,
-    plot_probabilities,
-    probabilities_figure,
-)
+from ruas_mm.visualization.architecture import architecture_figure, draw_architecture
+from ruas_mm.visualization.probabilities import plot_probabilities, probabilities_figure
 
 CELL = {
     'distill_1': ('in', 'out'),

@@ -1,0 +1,50 @@
+"""How operations look in figures, and how figures reach a file."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from ruas_mm.search.operations import Operation
+from ruas_mm.utils.fileio import atomic_write
+
+# What is drawn of each kind of operation: its notation in Table I, its colour and its shades (small to large kernels).
+KINDS: dict[str, tuple[str, str, str]] = {
+    'skip connection': ('SC', '#6b6b6b', 'Greys'),
+    'convolution': ('k-C', '#1f6fb4', 'Blues'),
+    'residual convolution': ('k-RC', '#d1520b', 'Oranges'),
+    'dilated convolution': ('k-d-DC', '#16804a', 'Greens'),
+    'residual dilated convolution': ('k-d-RDC', '#8a3ea8', 'Purples'),
+}
+
+
+def kind_of(operation: Operation) -> str:
+    """Return which of ``KINDS`` an operation is.
+
+    Args:
+        operation (Operation): Any operation.
+
+    Returns:
+        str: Name of the kind.
+    """
+    if operation.kernel == 0:
+        return 'skip connection'
+    return 'residual ' * operation.residual + 'dilated ' * (operation.dilation > 1) + 'convolution'
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure, first under a temporary name.
+
+    Args:
+        figure (Figure): The figure.
+        path (str | Path): File to write; its suffix says the format (png, pdf, svg, …), png without one.
+
+    Raises:
+        ValueError: If the format is unknown.
+        OSError: If the file cannot be written.
+    """
+    stream = io.BytesIO()
+    figure.savefig(stream, format=Path(path).suffix[1:].lower() or 'png', dpi=200)
+    atomic_write(path, stream.getvalue())
