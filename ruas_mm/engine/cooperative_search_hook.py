@@ -279,8 +279,8 @@ class CooperativeSearchHook(Hook):
         bad = torch.stack([value.isfinite().logical_not().any() for value in values]).any().float()
         all_reduce(bad, op='max')
         if bad:
-            path = Path(runner.work_dir, 'genotype.json')
-            self._save_genotype(runner, path, f'a {what} that was not finite, iteration {runner.iter}')
+            path = self._genotype_path(runner)
+            self._save_genotype(runner, runner.iter, f'a {what} that was not finite, iteration {runner.iter}')
             raise SearchError(
                 f'The {what} is not finite in iteration {runner.iter}; the architecture of the last good step is in '
                 f'{path}. A lower learning rate, virtual_lr or clip_grad may help.'
@@ -306,20 +306,24 @@ class CooperativeSearchHook(Hook):
             lines.append(f'  {group.prefix} (entropy {mean:.3f} of {most:.3f}): {", ".join(choices)}')
         runner.logger.info('\n'.join([f'Architecture after {iteration} iterations:', *lines]))
         runner.visualizer.add_scalars(scalars, step=iteration)
-        self._save_genotype(runner, Path(runner.work_dir, 'genotype.json'), self._ended or 'not ended yet')
+        self._save_genotype(runner, iteration, self._ended or 'not ended yet')
+
+    @staticmethod
+    def _genotype_path(runner: Runner) -> Path:
+        return Path(runner.work_dir, 'genotype.json')
 
     @master_only
-    def _save_genotype(self, runner: Runner, path: Path, ended: str) -> None:
+    def _save_genotype(self, runner: Runner, iteration: int, ended: str) -> None:
         origin = {
             'config': runner.cfg.filename,
             'strategy': self.strategy,
             'order': self.order,
             'beta': self.beta,
             'seed': runner.seed,
-            'iterations': runner.iter,
+            'iterations': iteration,
             'ended': ended,
         }
-        derive_genotype(self.model, origin).save(path)
+        derive_genotype(self.model, origin).save(self._genotype_path(runner))
 
     @master_only
     def _report(self, runner: Runner) -> None:
@@ -328,12 +332,11 @@ class CooperativeSearchHook(Hook):
         from ruas_mm.visualization.architecture import draw_architecture
         from ruas_mm.visualization.probabilities import plot_probabilities
 
-        folder = Path(runner.work_dir)
-        path = folder / 'genotype.json'
-        self._save_genotype(runner, path, self._ended)
+        path = self._genotype_path(runner)
+        self._save_genotype(runner, runner.iter, self._ended)
         edges = {name: edge for group in self.slots for name, edge in zip(group.names, group.edges, strict=True)}
-        draw_architecture(derive_genotype(self.model), edges, folder / 'architecture.png')
-        plot_probabilities(self.history.records, folder / 'probabilities.png')
+        draw_architecture(derive_genotype(self.model), edges, path.with_name('architecture.png'))
+        plot_probabilities(self.history.records, path.with_name('probabilities.png'))
         searched = Path(runner.cfg.filename or 'CONFIG.py')
         trained = searched.with_name(searched.name.replace('_search', ''))
         config = trained if trained.is_file() and trained != searched else 'YOUR_CONFIG.py'

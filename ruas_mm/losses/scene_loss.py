@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,7 +67,8 @@ class NeighbourhoodSmoothLoss(nn.Module):
     """Smoothness over the 24 neighbours of a 5x5 block, weaker across colour edges of the image (authors' release).
 
     The sum over the offsets of mean(w |t(p) - t(p + offset)|) with w = exp(-sharpness ||y(p) - y(p + offset)||^2), the
-    difference taken in YCbCr, over all pixels whose neighbour lies inside the image.
+    difference taken in YCbCr, over all pixels whose neighbour lies inside the image. The weights are constants: no
+    gradient flows from them to the image.
 
     Args:
         radius (int): Reach of the neighbourhood in pixels; 2 gives the 5x5 block.
@@ -91,22 +95,47 @@ class NeighbourhoodSmoothLoss(nn.Module):
         Returns:
             Tensor: Scalar loss.
         """
-        colour = torch.einsum('ij,njhw->nihw', self.ycbcr.to(y.dtype), y)
+        t = t.to(torch.promote_types(t.dtype, torch.float32), memory_format=torch.contiguous_format)
+        with torch.no_grad():
+            colour = torch.einsum('ij,njhw->nihw', self.ycbcr.to(t.dtype), y.to(t.dtype)).contiguous()
+        return _WeightedVariation.apply(t, colour, self.offsets, self.sharpness)
+
+
+class _WeightedVariation(torch.autograd.Function):
+    """The sum of weighted absolute differences, which finds its gradient on the way.
+
+    Left to autograd, every offset would keep its weights and differences for the backward pass. But the gradient is a
+    sum over the same offsets of weight times sign, so one map is enough.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, colour: Tensor, offsets: Sequence[tuple[int, int]], sharpness: float) -> Tensor:
         height, width = t.shape[-2:]
         loss = t.new_zeros(())
-        for dy, dx in self.offsets:
+        gradient = torch.zeros_like(t) if ctx.needs_input_grad[0] else None
+        for dy, dx in offsets:
             if dy >= height or abs(dx) >= width:
                 continue  # no pixel has this neighbour
-            weight = torch.exp(-self.sharpness * _difference(colour, dy, dx).square().sum(dim=1, keepdim=True))
-            loss = loss + 2 * (weight * _difference(t, dy, dx).abs()).mean()
+            left, right = max(0, -dx), width - max(0, dx)
+            here = (..., slice(0, height - dy), slice(left, right))
+            there = (..., slice(dy, height), slice(left + dx, right + dx))
+            distance = (colour[here] - colour[there]).square_().sum(dim=1, keepdim=True)
+            weight = distance.mul_(-sharpness).exp_()
+            difference = t[here] - t[there]
+            signed = difference.sign().mul_(weight)
+            loss += 2 * difference.mul_(signed).mean()
+            if gradient is not None:
+                signed *= 2 / signed.numel()
+                gradient[here] += signed
+                gradient[there] -= signed
+        ctx.save_for_backward(gradient)
         return loss
 
-
-def _difference(x: Tensor, dy: int, dx: int) -> Tensor:
-    """Return x(p) - x(p + offset) for all p that have that neighbour, dy >= 0."""
-    height, width = x.shape[-2:]
-    left, right = max(0, -dx), width - max(0, dx)
-    return x[..., : height - dy, left:right] - x[..., dy:, left + dx : right + dx]
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        # Piecewise linear: the map depends on t in steps only, so second derivatives find a constant here, rightly.
+        (gradient,) = ctx.saved_tensors
+        return grad * gradient, None, None, None
 
 
 class SceneLoss(nn.Module):

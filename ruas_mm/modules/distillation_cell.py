@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ruas_mm.search import SCENE_SPACE, GenotypeLike, SearchSlots
+from ruas_mm.search import SCENE_SPACE, GenotypeLike, MixedOp, SearchSlots
+from ruas_mm.search.mixed_op import Kernel
 from ruas_mm.search.operations import CandidateConv
 
 
@@ -40,6 +41,14 @@ class DistillationCell(nn.Module):
     The cell owns weights only. The architecture belongs to ``slots``, which several cells may share; the caller passes
     ``slots.probs()`` so that the softmax runs once for all of them.
 
+    The two edges that leave a node see the same input. Where both are convolutions of one geometry, as merged mixed
+    operations always are, their kernels are stacked, with the identity added to that of the remaining branch, and one
+    convolution runs the node.
+
+    Attributes:
+        cpu_layout (torch.memory_format): Layout that the convolutions run in on the CPU. With so few channels their
+            backward passes take several times as long in ``torch.contiguous_format``, the layout of images.
+
     Args:
         slots (SearchSlots): The seven slots; see :func:`cell_slots`.
         channels (int): Channels of input, nodes and output.
@@ -49,6 +58,7 @@ class DistillationCell(nn.Module):
         super().__init__()
         self.operations = nn.ModuleList(slots.build(index, channels, channels) for index in range(len(slots.names)))
         self.fuse = nn.Conv2d(4 * channels, channels, 1)
+        self.cpu_layout = torch.channels_last
 
     @torch.no_grad()
     def start_from(self, slope: float, offset: float) -> None:
@@ -84,16 +94,68 @@ class DistillationCell(nn.Module):
             Tensor: Output of shape (N, C, H, W), without activation.
         """
 
-        def edge(index: int, node: Tensor) -> Tensor:
-            return self.operations[index](node, probs[index])
-
+        if x.device.type == 'cpu':
+            x = x.contiguous(memory_format=self.cpu_layout)
         distilled = []
         for index in (0, 2, 4):
-            distilled.append(_activate(edge(index, x)))
-            x = _activate(edge(index + 1, x) + x)
-        distilled.append(_activate(edge(6, x)))
-        return self.fuse(torch.cat(distilled, dim=1))
+            node, x = self._node(index, x, probs)
+            distilled.append(node)
+        distilled.append(_activate(self.operations[6](x, probs[6]), x))
+        return self._fuse(distilled)
+
+    def _node(self, index: int, x: Tensor, probs: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Run the two edges that leave a node; return what is distilled and what remains."""
+        distill, remain = self.operations[index : index + 2]
+        both = _stack(_kernel(distill, probs[index]), _kernel(remain, probs[index + 1]))
+        if both is None:
+            return _activate(distill(x, probs[index]), x), _activate(remain(x, probs[index + 1]) + x, x)
+        return _activate(both.convolve(x), x).chunk(2, dim=1)
+
+    def _fuse(self, nodes: Sequence[Tensor]) -> Tensor:
+        """Run the last convolution: as it is 1x1, node by node, with neither a copy of them all nor one for layout."""
+        n, _, h, w = nodes[0].shape
+        weights = self.fuse.weight.flatten(1).chunk(len(nodes), dim=1)
+        parts = (weight @ node.movedim(1, 0).flatten(1) for weight, node in zip(weights, nodes, strict=True))
+        # The bias first: it keeps the sum in its own precision where autocast made the parts half.
+        return sum(parts, start=self.fuse.bias.view(-1, 1)).view(self.fuse.out_channels, n, h, w).movedim(0, 1)
 
 
-def _activate(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.05)
+def _kernel(operation: nn.Module, probs: Tensor | None) -> Kernel | None:
+    """Return an edge as one convolution, or None where it is not one: the skip connection and the plain mixing."""
+    if isinstance(operation, MixedOp):
+        kernels = operation.kernels(probs) if operation.merged else []
+        return kernels[0] if len(kernels) == 1 else None  # the scene space makes one
+    if not isinstance(operation, CandidateConv):
+        return None
+    kernel = Kernel(operation.weight, operation.bias, operation.dilation[0])
+    return _add_identity(kernel) if operation.residual else kernel
+
+
+def _stack(distill: Kernel | None, remain: Kernel | None) -> Kernel | None:
+    """Return the convolution that runs both edges of a node, the remaining branch with its input added.
+
+    None where it would not pay: to make a dense kernel of a dilated one costs more than another pass over the image.
+    """
+    if distill is None or remain is None:
+        return None
+    sides = [kernel.weight.shape[-1] for kernel in (distill, remain)]
+    if min(sides) > 1 and distill.dilation != remain.dilation:
+        return None
+    weights = [
+        F.pad(kernel.weight, [(max(sides) - side) // 2] * 4)
+        for kernel, side in zip((distill, _add_identity(remain)), sides, strict=True)
+    ]
+    bias = torch.cat([distill.bias, remain.bias])
+    return Kernel(torch.cat(weights), bias, max(distill.dilation, remain.dilation))
+
+
+def _add_identity(kernel: Kernel) -> Kernel:
+    weight = kernel.weight.clone()
+    centre = weight.shape[-1] // 2
+    weight[:, :, centre, centre].diagonal().add_(1)
+    return kernel._replace(weight=weight)
+
+
+def _activate(y: Tensor, x: Tensor) -> Tensor:
+    """Activate an edge's output in place, unless the edge gave back its input ``x``."""
+    return F.leaky_relu(y, 0.05, inplace=y is not x)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ruas_mm.modules.distillation_cell import DistillationCell, cell_slots
 from ruas_mm.search import GenotypeLike
@@ -51,6 +54,8 @@ class SceneModule(nn.Module):
         source (str): What s is above: ``feature`` u (release) or ``illumination`` t (the paper's formula).
         update (str): ``direct`` as above, or ``gradient`` t = clamp(guess - cell(guess), t_min, 1), as the paper
             writes Eq. 3.
+        with_cp (bool): Whether a training keeps only what each stage finds, and runs the stage again when its gradient
+            is needed: less memory, more time, the same gradients.
 
     Raises:
         ValueError: If an option has no such value; the message names it.
@@ -67,6 +72,7 @@ class SceneModule(nn.Module):
         warm_start: str = 'rectified',
         source: str = 'feature',
         update: str = 'direct',
+        with_cp: bool = False,
     ) -> None:
         super().__init__()
         for option, value in (('warm_start', warm_start), ('source', source), ('update', update)):
@@ -86,6 +92,7 @@ class SceneModule(nn.Module):
         self.warm_start = warm_start
         self.source = source
         self.update = update
+        self.with_cp = with_cp
         self.slots = cell_slots('scene', genotype)
         self.cells = nn.ModuleList(DistillationCell(self.slots, channels) for _ in range(stages))
         # A new module already is a mild enhancer: t begins as the guess itself, to first order around the middle of
@@ -102,23 +109,30 @@ class SceneModule(nn.Module):
         Returns:
             SceneOutput: Features and illuminations of every stage.
         """
-        if y.device.type == 'cpu' and torch.is_grad_enabled():
-            # With three channels the backward convolutions of the CPU are twice as fast in this layout.
-            y = y.contiguous(memory_format=torch.channels_last)
         probs = self.slots.probs()
         start = self._local_max(y)
         features: list[Tensor] = []
         illuminations: list[Tensor] = []
         for cell in self.cells:
-            guess = self._warm_start(y, start, features[-1], illuminations[-1]) if features else start
-            refined = cell(guess.to(y.dtype), probs)
-            # The division amplifies rounding by 1/t: float32 even where autocast made the cell's output half.
-            refined = refined.to(torch.promote_types(y.dtype, torch.float32))
-            t = torch.sigmoid(refined) if self.update == 'direct' else guess - refined
-            t = t.clamp(self.t_min, 1)
-            features.append((y / t).clamp(0, 1))
+            stage = partial(self._stage, cell, y, start, probs)
+            if self.with_cp and torch.is_grad_enabled():
+                stage = partial(checkpoint, stage, use_reentrant=False, preserve_rng_state=False)
+            u, t = stage(*(features[-1:] + illuminations[-1:]))
+            features.append(u)
             illuminations.append(t)
         return SceneOutput(features, illuminations)
+
+    def _stage(
+        self, cell: DistillationCell, y: Tensor, start: Tensor, probs: Sequence[Tensor | None], *last: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return feature and illumination, given those of the last stage, if any."""
+        guess = self._warm_start(y, start, *last) if last else start
+        refined = cell(guess.to(y.dtype), probs)
+        # The division amplifies rounding by 1/t: float32 even where autocast made the cell's output half.
+        refined = refined.to(torch.promote_types(y.dtype, torch.float32))
+        t = torch.sigmoid(refined) if self.update == 'direct' else guess - refined
+        t = t.clamp(self.t_min, 1)
+        return (y / t).clamp(0, 1), t
 
     def _warm_start(self, y: Tensor, start: Tensor, feature: Tensor, illumination: Tensor) -> Tensor:
         if self.warm_start == 'fixed':
@@ -131,4 +145,27 @@ class SceneModule(nn.Module):
     def _local_max(self, x: Tensor) -> Tensor:
         # Zeros beyond the border: images, features and illuminations are never negative.
         before, after = (self.window - 1) // 2, self.window // 2
-        return F.max_pool2d(F.pad(x, (before, after, before, after)), self.window, stride=1)
+        x = F.pad(x, (before, after, before, after))
+        if self.window == 2:
+            # Two passes over the image, where the pooling of the CPU takes as long as a convolution.
+            x = _Larger.apply(x[..., :-1], x[..., 1:])
+            return _Larger.apply(x[..., :-1, :], x[..., 1:, :])
+        return F.max_pool2d(x, self.window, stride=1)
+
+
+class _Larger(torch.autograd.Function):
+    """The larger of two numbers, the first of equal ones: the maximum and the gradient of ``F.max_pool2d``.
+
+    ``torch.maximum`` splits the gradient of equal numbers, and keeps both instead of one bit.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
+        ctx.save_for_backward(first >= second)
+        return torch.maximum(first, second)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        (chosen,) = ctx.saved_tensors
+        first = grad * chosen
+        return first, grad - first

@@ -134,6 +134,38 @@ def test_neighbourhood_against_loops(sharpness, size):
     assert ours.item() == pytest.approx(expected, rel=1e-5, abs=1e-14)  # the matrix is published with three decimals
 
 
+@pytest.mark.parametrize('size', [*SIZES, (2, 3), (9, 8)])
+@pytest.mark.parametrize('sharpness', [0.005, 40.0])
+def test_neighbourhood_gradient_is_that_of_autograd(sharpness, size):
+    """Also where neighbours are equal: no gradient, as of the absolute value at 0; and in another memory layout."""
+    loss = NeighbourhoodSmoothLoss(sharpness=sharpness)
+    t = (torch.randint(0, 4, (2, 3, *size), generator=torch.Generator().manual_seed(0)) / 4).double()
+    y = maps(2, 3, *size, seed=1)
+    reference = t.clone().requires_grad_()
+    colour = torch.einsum('ij,njhw->nihw', loss.ycbcr, y)
+    value = reference.sum() * 0
+    for dy, dx in OFFSETS:
+        here = (..., *(slice(max(0, -d), n - max(0, d)) for d, n in zip((dy, dx), size, strict=True)))
+        there = (..., *(slice(max(0, d), n - max(0, -d)) for d, n in zip((dy, dx), size, strict=True)))
+        if all(abs(d) < n for d, n in zip((dy, dx), size, strict=True)):
+            distance = (colour[here] - colour[there]).square().sum(1, keepdim=True)
+            difference = (reference[here] - reference[there]).abs()
+            value = value + ((-sharpness * distance).exp() * difference).mean()
+    (expected,) = torch.autograd.grad(3 * value, reference)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        ours = t.clone(memory_format=layout).requires_grad_()
+        (gradient,) = torch.autograd.grad(3 * loss(ours, y), ours)
+        torch.testing.assert_close(gradient, expected, rtol=1e-11, atol=1e-13)
+
+
+def test_neighbourhood_keeps_one_map():
+    kept = []
+    t = maps(1, 3, 30, 30).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()), lambda x: x):
+        NeighbourhoodSmoothLoss()(t, maps(1, 3, 30, 30, seed=1))
+    assert sum(kept) <= t.numel()
+
+
 def test_neighbourhood_defaults_are_those_of_the_release():
     t, y = maps(1, 3, 6, 5), maps(1, 3, 6, 5, seed=1)
     expected = neighbourhood_reference(t.numpy(), y.numpy())

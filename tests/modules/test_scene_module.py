@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ruas_mm.modules import SceneModule
-from ruas_mm.search import SCENE_SPACE, Genotype
+from ruas_mm.search import SCENE_SPACE, Genotype, MixedOp
 
 CELL = ('distill_1', 'remain_1', 'distill_2', 'remain_2', 'distill_3', 'remain_3', 'last')
 # METHOD §4: name -> (padding, dilation, residual); None is the identity.
@@ -410,3 +410,71 @@ def test_export():
         program = torch.export.export(module, (torch.rand(1, 3, 6, 5),), dynamic_shapes=(size,)).module()
         for ours, expected in zip(itertools.chain(*program(y)), itertools.chain(*module(y)), strict=True):
             torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+def values_and_gradients(module, y):
+    """Everything that a training sees: outputs of all stages, and the gradients of one random projection of them."""
+    parameters = [p for name, p in module.named_parameters() if name != 'slots.alphas' or module.slots.searchable]
+    y = y.clone().requires_grad_()
+    for parameter in parameters:
+        parameter.requires_grad_()
+    outputs = list(itertools.chain(*module(y)))
+    generator = torch.Generator().manual_seed(7)
+    cotangents = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in outputs]
+    gradients = torch.autograd.grad(outputs, [y, *parameters], cotangents, allow_unused=True, materialize_grads=True)
+    return [x.detach() for x in outputs], gradients
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+@pytest.mark.parametrize('warm_start', WARM_STARTS)
+def test_checkpointed_stages_have_the_same_gradients(warm_start, with_cp):
+    """Searchable: of the weights, of the architecture and of the image, against the plain mixing, stages kept."""
+    plain = random_module(genotype=None, warm_start=warm_start, scale=1.0)
+    module = copy.deepcopy(plain)
+    module.with_cp = with_cp
+    for operation in plain.modules():
+        if isinstance(operation, MixedOp):
+            operation.merged = False
+    y = dark(2, 3, 6, 5)
+    for ours, expected in zip(values_and_gradients(module, y), values_and_gradients(plain, y), strict=True):
+        for a, b in zip(ours, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize('genotype', ['ruas_enhance_journal', MIXED], ids=['journal', 'mixed'])
+def test_checkpointed_stages_of_a_derived_module(genotype):
+    module, y = random_module(genotype=genotype), dark(1, 3, 6, 5)
+    twin = copy.deepcopy(module)
+    twin.with_cp = True
+    for ours, expected in zip(values_and_gradients(twin, y), values_and_gradients(module, y), strict=True):
+        for a, b in zip(ours, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_checkpointed_stages_keep_less():
+    kept = {}
+    for with_cp in (False, True):
+        module, sizes = SceneModule(genotype=None, with_cp=with_cp), {}
+
+        def pack(x, sizes=sizes):
+            sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            output = module(dark(1, 3, 40, 40, dtype=torch.float32))
+        kept[with_cp] = sum(sizes.values())
+        assert output.features[-1].requires_grad
+    assert kept[True] < 0.3 * kept[False]
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 4), (6, 5)])
+def test_local_maximum_and_its_gradient_are_those_of_pooling(size):
+    """Also where numbers are equal: the first of them gets the gradient."""
+    torch.manual_seed(0)
+    x = (torch.randint(0, 3, (2, 3, *size)) / 2).double().requires_grad_()
+    expected = F.max_pool2d(F.pad(x, (0, 1, 0, 1)), 2, stride=1)
+    ours = SceneModule()._local_max(x)
+    assert torch.equal(ours, expected)
+    cotangent = torch.randn_like(x)
+    (a,), (b,) = (torch.autograd.grad(value, x, cotangent) for value in (ours, expected))
+    torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)

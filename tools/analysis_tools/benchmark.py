@@ -1,7 +1,11 @@
 """Measure time and memory against the plain implementation in the same run: ``benchmark.py scene``.
 
+``scene`` runs the scene module forward, or forward and backward; ``search`` one whole second-order step of the scene
+module's search, as its phase of the cooperative search takes it: architecture gradient, step of the architecture
+parameters, step of the weights.
+
 Times are medians of torch.utils.benchmark; every ratio is against the row named as its reference. Peak memory is what
-a step adds to a process of its own (CPU: resident set; CUDA: allocated).
+a step adds to a process of its own (CPU: resident set; CUDA: allocated), beyond what a step on a tiny image adds.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,8 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.benchmark import Timer
 
-from ruas_mm.modules import SceneModule
-from ruas_mm.search import MixedOp
+from ruas_mm.losses import SceneLoss
+from ruas_mm.modules import DistillationCell, SceneModule
+from ruas_mm.search import MixedOp, architecture_gradient
 from ruas_mm.utils.fileio import atomic_write
 
 
@@ -48,6 +54,40 @@ def scene_step(searchable: bool, merged: bool, train: bool, args: argparse.Names
     return torch.no_grad()(lambda: module(y))
 
 
+def search_step(
+    merged: bool, with_cp: bool, layout: torch.memory_format, args: argparse.Namespace
+) -> Callable[[], None]:
+    """Return one second-order search step on a random training and a random validation image (METHOD §7)."""
+    torch.manual_seed(0)
+    module = SceneModule(genotype=None, with_cp=with_cp).to(args.device)
+    for part in module.modules():
+        if isinstance(part, MixedOp):
+            part.merged = merged
+        elif isinstance(part, DistillationCell):
+            part.cpu_layout = layout
+    criterion = SceneLoss().to(args.device)
+    train, val = torch.rand(2, 1, 3, args.size[1], args.size[0], device=args.device) * 0.2
+    weights, alphas = list(module.cells.parameters()), [module.slots.alphas]
+    weight_optimizer = torch.optim.SGD(weights, lr=5e-3, momentum=0.9)
+    alpha_optimizer = torch.optim.Adam(alphas, lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+
+    def loss(y: torch.Tensor) -> torch.Tensor:
+        return sum(criterion(module(y).illuminations[-1], y).values())
+
+    def step() -> None:
+        gradients = architecture_gradient(
+            lambda: loss(train), lambda: loss(val), weights, alphas, virtual_lr=5e-3, order=2
+        )
+        for alpha, gradient in zip(alphas, gradients, strict=True):
+            alpha.grad = gradient
+        alpha_optimizer.step()
+        weight_optimizer.zero_grad()
+        loss(train).backward()
+        weight_optimizer.step()
+
+    return step
+
+
 # benchmark -> case -> (its reference, builder of the step)
 CASES: dict[str, dict[str, tuple[str, Callable[[argparse.Namespace], Callable[[], None]]]]] = {
     'scene': {
@@ -70,13 +110,27 @@ CASES: dict[str, dict[str, tuple[str, Callable[[argparse.Namespace], Callable[[]
         'derived, training': ('searchable, plain, training', lambda args: scene_step(False, True, True, args)),
         'derived, inference': ('searchable, plain, inference', lambda args: scene_step(False, True, False, args)),
     },
+    'search': {
+        'plain, ordinary layout': (
+            'plain, ordinary layout',
+            lambda args: search_step(False, False, torch.contiguous_format, args),
+        ),
+        'plain': ('plain, ordinary layout', lambda args: search_step(False, False, torch.channels_last, args)),
+        'merged': ('plain, ordinary layout', lambda args: search_step(True, False, torch.channels_last, args)),
+        'merged, with_cp': (
+            'plain, ordinary layout',
+            lambda args: search_step(True, True, torch.channels_last, args),
+        ),
+    },
 }
 
 
 def peak_memory(case: str, args: argparse.Namespace) -> float:
     """Return what three steps add to this process at most, in MiB; meant for a fresh process."""
     torch.set_num_threads(args.threads)
-    step = CASES[args.benchmark][case][1](args)
+    build = CASES[args.benchmark][case][1]
+    build(argparse.Namespace(**{**vars(args), 'size': (16, 16)}))()  # loads what every case needs: code and caches
+    step = build(args)
     if args.device == 'cuda':
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -92,6 +146,9 @@ def peak_memory(case: str, args: argparse.Namespace) -> float:
 def measure(args: argparse.Namespace) -> list[Row]:
     """Measure every case of a benchmark."""
     torch.set_num_threads(args.threads)
+    # glibc keeps freed blocks below a threshold, which it raises as it goes, and the holes between them count as
+    # resident. With a fixed one the children give every map back at once, and their peak is what a step needs.
+    os.environ.setdefault('MALLOC_MMAP_THRESHOLD_', '1048576')
     # Memory first: a child's peak begins at what its parent held when it was started.
     with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
         peaks = {case: pool.apply(peak_memory, (case, args)) for case in CASES[args.benchmark]}
