@@ -93,7 +93,6 @@ class DistillationCell(nn.Module):
         Returns:
             Tensor: Output of shape (N, C, H, W), without activation.
         """
-
         if x.device.type == 'cpu':
             x = x.contiguous(memory_format=self.cpu_layout)
         distilled = []
