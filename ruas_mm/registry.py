@@ -15,9 +15,15 @@ from mmengine import registry as root
 COMPONENTS: dict[str, dict[str, str]] = {
     'model': {
         'SceneModule': 'ruas_mm.modules',
+        'NoiseRemoval': 'ruas_mm.modules',
+        'NoiseEstimator': 'ruas_mm.modules',
         'SceneLoss': 'ruas_mm.losses',
         'RTVLoss': 'ruas_mm.losses',
         'NeighbourhoodSmoothLoss': 'ruas_mm.losses',
+        'DenoisingLoss': 'ruas_mm.losses',
+        'NoiseEstimationLoss': 'ruas_mm.losses',
+        'RUAS': 'ruas_mm.models.enhance',
+        'RUASDataPreprocessor': 'ruas_mm.models.enhance',
         'ScenePretrainer': 'ruas_mm.models',
         'RUASDetDataPreprocessor': 'ruas_mm.models.detection',
         'RUASSingleStageDetector': 'ruas_mm.models.detection',

@@ -6,9 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
-from ruas_mm.modules import SceneModule
+from ruas_mm.modules import NoiseEstimator, NoiseRemoval, SceneModule
 
 DATA = Path(__file__).parents[2] / '../shared/data/official_ruas'
 
@@ -26,51 +25,40 @@ def weights():
     return torch.load(DATA / 'lol.pt', map_location='cpu', weights_only=True)
 
 
-@pytest.fixture(scope='module')
-def scene_module(weights):
-    """Our defaults with their weights; the strict loading says that none is missing and none is left over."""
+def cell_weights(weights, prefix):
+    """Weights of all cells under a prefix, by our names."""
     state = {}
     for key, value in weights.items():
-        if key.startswith('enhance_net.iems.'):
-            stage, _, edge, *rest = key.removeprefix('enhance_net.iems.').split('.')
+        if key.startswith(prefix):
+            cell, edge, *rest = key.removeprefix(prefix).replace('.cell.', '.').split('.')
             ours = 'fuse' if edge == 'c5' else f'operations.{EDGES.index(edge)}'
-            state[f'cells.{stage}.{ours}.{rest[-1]}'] = value
-    module = SceneModule()
-    module.load_state_dict(state, strict=True)
-    assert len(state) == sum(key.startswith('enhance_net.') for key in weights)
-    return module.eval()
+            state[f'cells.{cell}.{ours}.{rest[-1]}'] = value
+    return state
 
 
-def noise_score(weights, u):
-    """METHOD §5: five 3x3 convolutions, ReLU between; the mean absolute value of each image."""
-    for index in (0, 2, 4, 6, 8):
-        prefix = f'estimation.estimation.{index}.'
-        u = F.conv2d(u.relu() if index else u, weights[prefix + 'weight'], weights[prefix + 'bias'], padding=1)
-    return u.abs().mean(dim=(1, 2, 3))
+def renamed(weights, theirs, ours):
+    return {ours + key.removeprefix(theirs): value for key, value in weights.items() if key.startswith(theirs)}
 
 
-def remove_noise(weights, u):
-    """METHOD §5 with the journal genotype: 1-RC, 3-RC, 3-2-DC, 1-RC, 3-RC, 3-C, 3-RC; six channels, three cells."""
-
-    def conv(x, name, padding=0, dilation=1):
-        name = f'denoise_net.{name}.'
-        return F.conv2d(x, weights[name + 'weight'], weights[name + 'bias'], padding=padding, dilation=dilation)
-
-    def act(x):
-        return F.leaky_relu(x, 0.05)
-
-    x = conv(u, 'stem', 1)
-    for k in range(3):
-        at = f'nrms.{k}.'
-        d1 = act(x + conv(x, at + 'c1_d.op'))
-        r1 = act(x + conv(x, at + 'c1_r.op', 1) + x)
-        d2 = act(conv(r1, at + 'c2_d.op', 2, 2))
-        r2 = act(r1 + conv(r1, at + 'c2_r.op') + r1)
-        d3 = act(r2 + conv(r2, at + 'c3_d.op', 1))
-        r3 = act(conv(r2, at + 'c3_r.op', 1) + r2)
-        d4 = act(r3 + conv(r3, at + 'c4.op', 1))
-        x = conv(torch.cat([d1, d2, d3, d4], 1), at + 'c5')
-    return u - conv(x, 'activate.0', 1)
+@pytest.fixture(scope='module')
+def modules(weights):
+    """Our defaults with their weights; the strict loading says that none is missing and none is left over."""
+    states = {
+        SceneModule: cell_weights(weights, 'enhance_net.iems.'),
+        NoiseRemoval: {
+            **cell_weights(weights, 'denoise_net.nrms.'),
+            **renamed(weights, 'denoise_net.stem.', 'stem.'),
+            **renamed(weights, 'denoise_net.activate.0.', 'to_noise.'),
+        },
+        NoiseEstimator: renamed(weights, 'estimation.estimation.', ''),
+    }
+    assert sum(map(len, states.values())) == len(weights)
+    modules = []
+    for kind, state in states.items():
+        module = kind()
+        module.load_state_dict(state, strict=True)
+        modules.append(module.eval())
+    return modules
 
 
 def read(path):
@@ -79,12 +67,13 @@ def read(path):
 
 @pytest.mark.parametrize(('name', 'noisy'), [('00091.png', False), ('00451.png', True)])
 @torch.no_grad()
-def test_published_pictures(weights, scene_module, name, noisy):
+def test_published_pictures(modules, name, noisy):
     """One picture below their noise threshold, u^K itself, and one above it."""
+    scene_module, noise_removal, noise_estimator = modules
     y = torch.from_numpy(read(DATA / 'lol/input' / name)).permute(2, 0, 1)[None] / 255
     u = scene_module(y).features[-1]
-    assert (noise_score(weights, u).item() > 0.035) == noisy
-    x = remove_noise(weights, u) if noisy else u
+    assert (noise_estimator.score(u).item() > 0.035) == noisy
+    x = noise_removal(u) if noisy else u
     ours = (x[0].clamp(0, 1) * 255).permute(1, 2, 0).numpy()
     published = read(DATA / 'lol/published_result' / name).astype(np.float32)
     # They truncate when they write 8 bits: the true value lies in [p, p + 1), give or take the rounding of float32.
@@ -95,6 +84,7 @@ def test_published_pictures(weights, scene_module, name, noisy):
     assert (np.trunc(ours) == published).mean() > 0.999
 
 
-def test_size(weights):
-    assert sum(value.numel() for key, value in weights.items() if key.startswith('enhance_net.')) == 1161
-    assert sum(p.numel() for p in SceneModule().parameters()) == 1161
+def test_size(weights, modules):
+    """METHOD §5."""
+    assert [sum(p.numel() for p in module.parameters()) for module in modules] == [1161, 5985, 29507]
+    assert sum(value.numel() for value in weights.values()) == 1161 + 5985 + 29507

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+
+from ruas_mm.losses import DenoisingLoss
+from ruas_mm.losses.denoising_loss import total_variation
+
+
+def images(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def variation_reference(x):
+    """METHOD §6 in loops: 2 (|dh x|^2 / n_h + |dw x|^2 / n_w) / N, with n the differences of one image."""
+    n, c, height, width = x.shape
+    total = 0.0
+    for dy, dx in ((1, 0), (0, 1)):
+        count = c * (height - dy) * (width - dx)
+        squares = sum(
+            (x[b, k, i + dy, j + dx] - x[b, k, i, j]) ** 2 for b, k, i, j in np.ndindex(n, c, height - dy, width - dx)
+        )
+        total += squares / count if count else 0
+    return 2 * total / n
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 5), (4, 1), (6, 7)])
+@pytest.mark.parametrize('batch', [1, 3])
+def test_against_loops(batch, size):
+    x, u = images(batch, 3, *size), images(batch, 3, *size, seed=1)
+    losses = DenoisingLoss()(x, u)
+    assert list(losses) == ['loss_denoise_fidelity', 'loss_denoise_smooth']
+    mse = ((x - u) ** 2).numpy().mean()
+    assert losses['loss_denoise_fidelity'].item() == pytest.approx(1e-7 * mse, rel=1e-11)
+    assert losses['loss_denoise_smooth'].item() == pytest.approx(variation_reference(x.numpy()), rel=1e-11)
+
+
+def test_weights():
+    x, u = images(1, 3, 5, 4), images(1, 3, 5, 4, seed=1)
+    plain, weighted = DenoisingLoss(1, 1)(x, u), DenoisingLoss(3, 5)(x, u)
+    torch.testing.assert_close(weighted['loss_denoise_fidelity'], 3 * plain['loss_denoise_fidelity'])
+    torch.testing.assert_close(weighted['loss_denoise_smooth'], 5 * plain['loss_denoise_smooth'])
+
+
+def test_gradients():
+    x, u = images(2, 3, 4, 5).requires_grad_(), images(2, 3, 4, 5, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, u: sum(DenoisingLoss(0.5, 2)(x, u).values()), (x, u))
+
+
+def test_one_pixel_is_smooth():
+    """No neighbours, but a gradient for a training to go on with."""
+    x = images(1, 3, 1, 1).requires_grad_()
+    value = total_variation(x)
+    value.backward()
+    assert value.item() == 0 and x.grad.abs().max() == 0
