@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -262,10 +263,16 @@ class CooperativeSearchHook(Hook):
         self._check_finite(runner, gradients, f'architecture gradient of the {phase.value} phase')
         for name, value in values.items():
             runner.message_hub.update_scalar(f'train/search/val_{name}', value)
+        before = [alpha.detach().clone() for alpha in alphas]
         for alpha, gradient in zip(alphas, gradients, strict=True):
             alpha.grad = gradient
         self.optimizer.step()
         self.optimizer.zero_grad()
+        stepped = [alpha.detach().clone() for alpha in alphas]
+        if not all(alpha.isfinite().all() for alpha in stepped):  # the same on all ranks
+            for alpha, old in zip(alphas, before, strict=True):
+                alpha.data.copy_(old)
+            self._check_finite(runner, stepped, f'architecture of the {phase.value} phase')
 
     def _virtual_lr(self, runner: Runner, weights: Sequence[Tensor]) -> float:
         if self.virtual_lr is not None:
@@ -280,7 +287,7 @@ class CooperativeSearchHook(Hook):
         all_reduce(bad, op='max')
         if bad:
             path = self._genotype_path(runner)
-            self._save_genotype(runner, runner.iter, f'a {what} that was not finite, iteration {runner.iter}')
+            self._save_genotype(runner, runner.iter, f'the {what} was not finite in iteration {runner.iter}')
             raise SearchError(
                 f'The {what} is not finite in iteration {runner.iter}; the architecture of the last good step is in '
                 f'{path}. A lower learning rate, virtual_lr or clip_grad may help.'
@@ -342,7 +349,7 @@ class CooperativeSearchHook(Hook):
         config = trained if trained.is_file() and trained != searched else 'YOUR_CONFIG.py'
         runner.logger.info(
             f'The search has ended: {self._ended}. It found {path} (architecture.png, probabilities.png beside it). '
-            f'To train it:\n  python tools/train.py {config} --genotype {path}'
+            f'To train it:\n  python tools/train.py {shlex.quote(str(config))} --genotype {shlex.quote(str(path))}'
         )
 
     # --- Checkpoints ----------------------------------------------------------------------------------------------
@@ -365,11 +372,11 @@ class CooperativeSearchHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the search of a checkpoint until it is known whether the run resumes."""
         self._loaded = checkpoint.get(_KEY)
+        if runner._resume and self._loaded is None:  # before its other parts are loaded, which would not fit
+            raise ValueError('The checkpoint to resume from holds no search; use it as load_from to start one from it.')
 
     def _resume(self, runner: Runner) -> None:
         state, self._loaded = self._loaded, None
-        if state is None:
-            raise ValueError('The checkpoint to resume from holds no search; use it as load_from to start one from it.')
         if state['strategy'] != self.strategy:
             raise ValueError(
                 f'The checkpoint to resume from is of a search with strategy {state["strategy"]!r}, not '

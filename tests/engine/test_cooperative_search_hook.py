@@ -331,6 +331,14 @@ def test_a_loss_that_is_not_a_number_ends_the_search(tmp_path, train, val, where
         assert list(genotype.probabilities[slot].values()) == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_step_that_is_not_a_number_is_taken_back(tmp_path):
+    runner, _, _ = search(tmp_path, optimizer=dict(type='Adam', lr=1e308, weight_decay=1e308))
+    with pytest.raises(SearchError, match='architecture of the scene phase is not finite'):
+        runner.train()
+    p = Genotype.load(tmp_path / 'run' / 'genotype.json').probabilities['scene.a']
+    assert all(math.isfinite(value) for value in p.values())
+
+
 # --- Resuming ------------------------------------------------------------------------------------------------
 
 

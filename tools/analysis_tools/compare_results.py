@@ -29,13 +29,20 @@ def last_result(work_dir: Path) -> dict[str, float]:
 
     Raises:
         FileNotFoundError: If there are none.
+        ValueError: If the file is damaged or empty.
     """
     # LoggerHook writes <time>/<time>.json after a test; training's figures are in vis_data.
     results = sorted(path for path in work_dir.glob('*/*.json') if path.stem == path.parent.name)
     if not results:
         raise FileNotFoundError(f'{work_dir} holds no test result; run tools/test.py with --work-dir {work_dir} first.')
-    figures = json.loads(results[-1].read_text())
-    return {name: value for name, value in figures.items() if isinstance(value, (int, float))}
+    try:
+        figures = json.loads(results[-1].read_text())
+    except ValueError:
+        raise ValueError(f'{results[-1]} is damaged: it is not JSON.') from None
+    figures = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
+    if not figures:
+        raise ValueError(f'{results[-1]} holds no figures.')
+    return figures
 
 
 def main() -> None:
@@ -51,13 +58,15 @@ def main() -> None:
     for work_dir in args.work_dirs:
         try:
             figures = last_result(work_dir)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ValueError) as error:
             sys.exit(f'Error: {error}')
         metric = next((name for name in figures if shown is None or name.endswith(shown)), None)
         if metric is None:
             sys.exit(f'Error: {work_dir} has no figure {shown!r}; it has {", ".join(figures)}.')
         shown = shown or metric
-        name, seed = re.fullmatch(r'(.+?)(?:_(\d+))?', work_dir.name).groups()
+        name, seed = re.fullmatch(r'(.+?)(?:_(\d+))?', work_dir.resolve().name).groups()
+        if (seed or '') in runs[name]:
+            sys.exit(f'Error: two work directories are called {work_dir.resolve().name}; rename one.')
         runs[name][seed or ''] = figures[metric]
     seeds = sorted({seed for values in runs.values() for seed in values}, key=lambda seed: (len(seed), seed))
     table = Table('run', *(f'seed {seed}' if seed else 'one run' for seed in seeds), 'mean ± sd', title=shown)
