@@ -21,7 +21,11 @@ setup(
     # `.mim` holds symbolic links to configs, tools and model-index.yml, so that a checkout works as it is; sdist and
     # wheel get the files behind them.
     package_data={
-        'ruas_mm': ['.mim/*.yml', '.mim/configs/**/*.py', '.mim/configs/**/*.yml', '.mim/tools/**/*.py', '.mim/tools/*.sh'],
+        'ruas_mm': [
+            '.mim/*.yml',
+            *('.mim/configs/**/*.py', '.mim/configs/**/*.yml'),
+            *('.mim/tools/**/*.py', '.mim/tools/*.sh'),
+        ],
         'ruas_mm.search': ['genotypes/*.json'],
     },
     zip_safe=False,

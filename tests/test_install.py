@@ -98,7 +98,11 @@ def test_wheel_is_complete(wheel, folder):
     source = folder / 'source'
     expected = {f'ruas_mm/.mim/{path.relative_to(source)}' for path in source.glob('configs/**/*.py')}
     expected |= {f'ruas_mm/.mim/{path.relative_to(source)}' for path in source.glob('configs/**/*.yml')}
-    expected |= {f'ruas_mm/.mim/{path.relative_to(source)}' for path in source.glob('tools/**/*.py')}
+    expected |= {
+        f'ruas_mm/.mim/{path.relative_to(source)}'
+        for path in source.glob('tools/**/*.*')
+        if path.suffix in ('.py', '.sh')
+    }
     expected |= {str(path.relative_to(source)) for path in source.glob('ruas_mm/**/*.py')}
     expected |= {str(path.relative_to(source)) for path in source.glob('ruas_mm/search/genotypes/*.json')}
     assert {f'ruas_mm/.mim/configs/{CONFIG}', 'ruas_mm/.mim/model-index.yml'} <= names
