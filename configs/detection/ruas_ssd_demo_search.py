@@ -3,7 +3,7 @@
 _base_ = ['./ruas_ssd_demo.py', '../_base_/search.py']  # the second one holds the options of the search
 
 # --- Often changed -------------------------------------------------------------------------------------------------
-max_epochs = 6
+max_epochs = 4
 batch_size = 4
 num_workers = 2
 base_lr = 2e-3
@@ -51,11 +51,7 @@ train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)
 val_cfg = None  # what matters is how the found architecture trains afterwards
 val_dataloader = None
 val_evaluator = None
-optim_wrapper = dict(
-    optimizer=dict(lr=base_lr),
-    # The scene module learns from its own loss here.
-    paramwise_cfg=dict(custom_keys={'data_preprocessor.scene_module': dict(lr_mult=1.0)}),
-)
+optim_wrapper = dict(optimizer=dict(lr=base_lr))  # a tenth for the scene module: its loss alone soon burns out u
 param_scheduler = [
     dict(type='mmengine.CosineAnnealingLR', by_epoch=True, T_max=max_epochs, convert_to_iter_based=True, eta_min=1e-5)
 ]
