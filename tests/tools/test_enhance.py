@@ -1,0 +1,111 @@
+"""tools/enhance.py as a user runs it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ruas_mm.models.enhance import RUAS
+
+ROOT = Path(__file__).parents[2]
+OFFICIAL = ROOT.parent / 'shared' / 'data' / 'official_ruas'
+
+
+def run(tool, *arguments, cwd):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=200)
+
+
+def one_sentence(done, *words):
+    """The tool ended with a message that a person can read, and nothing of the library's inside."""
+    assert done.returncode == 1
+    assert 'Traceback' not in done.stdout + done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith('Error: ')]
+    for word in words:
+        assert str(word) in error
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('checkpoint') / 'a.pth'
+    config = dict(type='ruas_mm.RUAS', variant='A', noise_estimator=dict(channels=4))
+    model = RUAS(**{key: value for key, value in config.items() if key != 'type'})
+    torch.save({'meta': {'model': config}, 'state_dict': model.state_dict()}, path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with three dark images, one of them in a sub-folder."""
+    folder = tmp_path / 'photos'
+    (folder / 'more').mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in ('1.png', '10.png', 'more/2.png'):
+        Image.fromarray(random.integers(0, 60, (20, 30, 3), np.uint8)).save(folder / name)
+    return folder
+
+
+def test_folder(checkpoint, photos, tmp_path):
+    flags = ['--checkpoint', checkpoint, '--variant', 'full', '--stages', 2, '--device', 'cpu', '--batch-size', 2]
+    done = run('enhance.py', 'photos', 'out', *flags, '--tile', 16, '--compare', '--save-illumination', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert '3 enhanced, 0 failed.' in done.stdout
+    assert '3/3' in done.stderr  # the progress bar
+    for name in ('1', '10', 'more/2'):
+        dark = np.asarray(Image.open(photos / f'{name}.png'))
+        bright = np.asarray(Image.open(tmp_path / 'out' / f'{name}.png'))
+        assert bright.shape == dark.shape
+        assert bright.mean() > dark.mean()
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(tmp_path / 'out' / f'{name}.compare.png')), np.hstack([dark, bright])
+        )
+        assert Image.open(tmp_path / 'out' / f'{name}.illumination.png').size == (30, 20)
+    assert len([path for path in (tmp_path / 'out').rglob('*') if path.is_file()]) == 9
+
+
+def test_bad_files_are_reported_at_the_end(checkpoint, photos, tmp_path):
+    (photos / '2.png').write_text('text')
+    (photos / 'notes.txt').write_text('text')
+    done = run('enhance.py', photos, photos / 'out', '--checkpoint', checkpoint, '--device', 'cpu', cwd=tmp_path)
+    assert done.returncode == 1
+    assert '3 enhanced, 1 failed.' in done.stdout
+    assert '1 other files' in done.stdout
+    assert done.stderr.splitlines()[-1].startswith(f'Failed: {photos / "2.png"}: it is not a')
+    assert 'Traceback' not in done.stderr
+    assert len(list((photos / 'out').rglob('*.png'))) == 3
+
+
+@pytest.mark.skipif((ROOT / 'ruas_mm/weights/ruas_a.pth').exists(), reason='weights are shipped')
+def test_without_weights(photos, tmp_path):
+    done = run('enhance.py', photos, 'out', cwd=tmp_path)
+    one_sentence(done, '--checkpoint', 'tools/model_converters/from_official.py')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_mistakes(checkpoint, photos, tmp_path):
+    given = ['--checkpoint', checkpoint]
+    one_sentence(run('enhance.py', 'nowhere', 'out', *given, cwd=tmp_path), 'nowhere')
+    one_sentence(run('enhance.py', photos, photos, *given, cwd=tmp_path), photos)
+    one_sentence(run('enhance.py', photos, 'out', '--checkpoint', 'nowhere.pth', cwd=tmp_path), 'nowhere.pth')
+    one_sentence(run('enhance.py', photos, 'out', *given, '--stages', 4, cwd=tmp_path), 'stages', '1 to 3')
+
+
+@pytest.mark.skipif(not OFFICIAL.is_dir(), reason=f'{OFFICIAL} is not here')
+def test_the_published_pictures_of_the_authors(tmp_path):
+    """They cut off what is below a grey level, where we round."""
+    done = run('model_converters/from_official.py', OFFICIAL / 'lol.pt', 'lol.pth', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run('enhance.py', OFFICIAL / 'lol' / 'input', 'out', '--checkpoint', 'lol.pth', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    published = sorted((OFFICIAL / 'lol' / 'published_result').glob('*.png'))
+    assert len(published) == 2
+    for path in published:
+        ours = np.asarray(Image.open(tmp_path / 'out' / path.name)).astype(int)
+        assert np.abs(ours - np.asarray(Image.open(path))).max() <= 1

@@ -1,0 +1,53 @@
+"""Enhance dark images and videos.
+
+    python tools/enhance.py photos/ bright/ --checkpoint weights/lol.pth
+
+Every image and video of the folder and its sub-folders is written to the other folder under the same name; a single
+file works too. Files that cannot be enhanced are listed at the end, and the exit status is 1 then. docs/enhancement.md
+says what becomes of bit depth, alpha, orientation and colour spaces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ruas_mm.apis import RUASInferencer
+from ruas_mm.apis.tools import run_tool
+from ruas_mm.models.enhance.ruas import VARIANTS
+
+
+def main() -> None:
+    """Run the tool; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', metavar='IN', help='image, video or folder')
+    parser.add_argument('out', metavar='OUT', help='folder for the results; for a single file also the name of one')
+    parser.add_argument('--checkpoint', metavar='FILE', help='weights to use (default: those of the package)')
+    parser.add_argument(
+        '--variant',
+        choices=VARIANTS,
+        help='S: no noise removal, full: always, A: where needed (default: A, or as much as the checkpoint has)',
+    )
+    parser.add_argument('--stages', type=int, metavar='K', help='use the first K stages (default: all)')
+    parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images of equal size to run together')
+    parser.add_argument('--tile', type=int, default=768, metavar='SIDE', help='less takes less memory (default: 768)')
+    parser.add_argument('--compare', action='store_true', help='write NAME.compare.SUFFIX too: input beside result')
+    parser.add_argument('--save-illumination', action='store_true', help='write NAME.illumination.SUFFIX too')
+    args = parser.parse_args()
+
+    inferencer = RUASInferencer(
+        args.checkpoint, args.variant, args.device, args.stages, batch_size=args.batch_size, tile=args.tile
+    )
+    report = inferencer.save(args.source, args.out, args.compare, args.save_illumination, show_progress=True)
+    print(f'{len(report.written)} enhanced, {len(report.failures)} failed.')
+    if report.others:
+        print(f'{report.others} other files were left out: hidden, or not named like images or videos.')
+    for path, reason in report.failures:
+        print(f'Failed: {path}: {reason}.', file=sys.stderr)
+    if report.failures:
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    run_tool(main)
