@@ -8,8 +8,8 @@ and momentum, and whatever the steps add (CPU: resident set; CUDA: allocated).
 from __future__ import annotations
 
 import argparse
-import resource
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,7 +60,9 @@ def used(device: str) -> float:
     """Return the most memory that this process has held so far, in GiB."""
     if device == 'cuda':
         return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    # Linux. Not getrusage, whose peak begins at what the process that started this one held.
+    status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
+    return int(status['VmHWM'].split()[0]) / 2**20
 
 
 def main() -> None:
