@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, all_reduce_params, get_rank, master_only
+from mmengine.dist import all_gather_object, all_reduce, all_reduce_params, get_rank, get_world_size, master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
@@ -302,14 +302,14 @@ class CooperativeSearchHook(Hook):
         lines = []
         for group in self.slots:
             entropies = [entropy(probabilities[slot]) for slot in group.names]
-            scalars[f'search/entropy/{group.prefix}'] = sum(entropies) / len(entropies)
+            mean, most = sum(entropies) / len(entropies), math.log(len(group.candidates))
+            scalars[f'search/entropy/{group.prefix}'] = mean
             choices = []
             for slot in group.names:
                 for candidate, p in probabilities[slot].items():
                     scalars[f'search/probability/{slot}/{candidate}'] = p
                 best = max(probabilities[slot], key=probabilities[slot].get)
                 choices.append(f'{slot.rpartition(".")[2]} {best} {probabilities[slot][best]:.3f}')
-            mean, most = sum(entropies) / len(entropies), math.log(len(group.candidates))
             lines.append(f'  {group.prefix} (entropy {mean:.3f} of {most:.3f}): {", ".join(choices)}')
         runner.logger.info('\n'.join([f'Architecture after {iteration} iterations:', *lines]))
         runner.visualizer.add_scalars(scalars, step=iteration)
@@ -390,7 +390,7 @@ class CooperativeSearchHook(Hook):
         self._iterations, self._searched_since = state['iterations'], state['searched_since']
         self._scene_ended, self._ended = state['scene_ended'], state['ended']
         self._random_states = state['random_states']
-        world = len(all_gather_object(None))
+        world = get_world_size()
         if self._random_states is not None and len(self._random_states) != world:
             runner.logger.warning(
                 f'The search was saved by {len(self._random_states)} processes and goes on with {world}: '
