@@ -38,7 +38,11 @@ def step(model: Any, phase: Phase, weight_optimizer: torch.optim.Optimizer, args
     """One architecture step and one weight step of a phase."""
     scene = {id(p) for p in model.scene_module.parameters()}
     mine = [p for p in model.parameters() if (id(p) in scene) == (phase is Phase.SCENE)]
-    alphas = [m.alphas for m in model.modules() if isinstance(m, SearchSlots) and any(m.alphas is p for p in mine)]
+    alphas = [
+        m.alphas
+        for m in model.modules()
+        if isinstance(m, SearchSlots) and m.searchable and any(m.alphas is p for p in mine)
+    ]
     train, val = random_batch(args), random_batch(args)
     with undisturbed(model):
         architecture_gradient(
