@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from mmengine.structures import PixelData
 from torch import Tensor
 
+from ruas_mm.models.stack_by_size import stack_by_size
 from ruas_mm.registry import MODELS
 
 
@@ -83,12 +83,9 @@ class ScenePreprocessorMixin:
         return image if self.input_is_rgb else image.flip(0)
 
     def _scenes(self, images: Sequence[Tensor], training: bool) -> list[Scene]:
-        groups = defaultdict(list)
-        for index, image in enumerate(images):
-            groups[tuple(image.shape)].append(index)
         scenes: dict[int, Scene] = {}
-        for indices in groups.values():
-            y = torch.stack([self._reorder(images[index]) for index in indices]).float() / 255
+        for indices, batch in stack_by_size([self._reorder(image) for image in images]):
+            y = batch.float() / 255
             for index, *maps in zip(indices, y, *self._see(y, training), strict=True):
                 observation, feature, illumination = maps
                 scenes[index] = Scene(observation=observation, feature=feature, illumination=illumination)

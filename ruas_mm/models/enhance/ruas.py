@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from ruas_mm.models.stack_by_size import stack_by_size
 from ruas_mm.registry import MODELS
 from ruas_mm.search import GenotypeLike, Phase
 
@@ -131,7 +131,7 @@ class RUAS(BaseModel):
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
             enhanced: dict[int, Tensor] = {}
-            for indices, y in _by_size(inputs):
+            for indices, y in stack_by_size(inputs):
                 enhanced.update(zip(indices, self.enhance(y).enhanced, strict=True))
             images = [enhanced[index] for index in range(len(inputs))]
             return torch.stack(images) if isinstance(inputs, Tensor) else images
@@ -174,7 +174,7 @@ class RUAS(BaseModel):
             (3, H, W), see :class:`Enhancement`; with a noise estimator also ``noise_score``, a float.
         """
         samples = [BaseDataElement() for _ in inputs] if data_samples is None else list(data_samples)
-        for indices, y in _by_size(inputs):
+        for indices, y in stack_by_size(inputs):
             result = self.enhance(y)
             for place, index in enumerate(indices):
                 samples[index].enhanced = result.enhanced[place]
@@ -201,7 +201,7 @@ class RUAS(BaseModel):
             ValueError: If the phase is one of the task's and the variant has none.
         """
         losses: dict[str, Tensor] = {}
-        for indices, y in _by_size(inputs):
+        for indices, y in stack_by_size(inputs):
             share = len(indices) / len(inputs)
             for name, loss in self._losses(y).items():
                 losses[name] = losses.get(name, 0) + share * loss
@@ -231,13 +231,3 @@ class RUAS(BaseModel):
 
 def _build(name: str, defaults: dict, config: dict | None) -> torch.nn.Module:
     return MODELS.build({'type': f'ruas_mm.{name}', **defaults, **(config or {})})
-
-
-def _by_size(images: Tensor | Sequence[Tensor]) -> list[tuple[list[int], Tensor]]:
-    """Stack the images of each size; return them with their places among ``images``."""
-    if isinstance(images, Tensor):
-        return [(list(range(len(images))), images)]
-    groups = defaultdict(list)
-    for index, image in enumerate(images):
-        groups[tuple(image.shape)].append(index)
-    return [(indices, torch.stack([images[index] for index in indices])) for indices in groups.values()]
