@@ -1,4 +1,4 @@
-# make setup | demo | search-demo | test | lint. Each sets up .venv first, and only what is not there yet.
+# make setup | demo | enhance-demo | search-demo | test | lint. Each sets up .venv first, and only what is not there yet.
 
 # The first interpreter that runs, is new enough, and for which the pinned versions have wheels.
 CANDIDATES := python3.11 python3.12 python3.10 python3
@@ -9,15 +9,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.done
 # The constraints keep one step from moving what another pins: torch asks for the newest setuptools, torchvision for numpy 2.
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c requirements/build.txt -c requirements/hosts.txt
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(addprefix -c ,$(sort $(wildcard requirements/*.txt)))
 BUILD := $(INSTALL) --no-build-isolation --no-deps
+# Test files run side by side: most of them wait for a tool that they start.
+WORKERS ?= 2
 
 DEMO_CONFIG := configs/detection/ruas_ssd_demo.py
 DEMO_WORK := work_dirs/demo
+ENHANCE_CONFIG := configs/enhance/ruas_a_demo.py
+ENHANCE_WORK := work_dirs/enhance-demo
 SEARCH_CONFIG := configs/detection/ruas_ssd_demo_search.py
 SEARCH_WORK := work_dirs/search-demo
 
-.PHONY: setup demo search-demo test lint
+.PHONY: setup demo enhance-demo search-demo test lint
 
 setup: $(DONE)/package
 
@@ -26,6 +30,12 @@ demo: setup
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_WORK)
 	$(BIN)/python tools/test.py $(DEMO_CONFIG) $(DEMO_WORK) --work-dir $(DEMO_WORK) --show-dir $(DEMO_WORK)/pictures
 	@echo 'Pictures, logs and the checkpoint are in $(DEMO_WORK).'
+
+enhance-demo: setup
+	$(BIN)/python tools/make_demo_data.py enhance --out data/demo
+	$(BIN)/python tools/train.py $(ENHANCE_CONFIG) --work-dir $(ENHANCE_WORK)
+	$(BIN)/python tools/test.py $(ENHANCE_CONFIG) $(ENHANCE_WORK) --work-dir $(ENHANCE_WORK) --show-dir $(ENHANCE_WORK)/pictures
+	@echo 'Pictures, logs and the checkpoint are in $(ENHANCE_WORK).'
 
 # Search, train what was found and, with the same budget, the published architecture; test both.
 search-demo: setup
@@ -39,7 +49,7 @@ search-demo: setup
 	@echo 'The found architecture is in $(SEARCH_WORK)/search: genotype.json, architecture.png, probabilities.png.'
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -63,8 +73,13 @@ $(DONE)/hosts: requirements/hosts.txt requirements/tests.txt $(DONE)/torch
 	$(INSTALL) -r requirements/hosts.txt -r requirements/tests.txt
 	touch $@
 
-# Forced, or pip would leave alone a headless opencv whose files opencv-python has overwritten.
-$(DONE)/opencv: requirements/opencv.txt $(DONE)/hosts
+$(DONE)/enhance: requirements/enhance.txt $(DONE)/hosts
+	$(INSTALL) -r $<
+	touch $@
+
+# After all that asks for either opencv. Forced, or pip would leave alone a headless opencv whose files opencv-python has
+# overwritten.
+$(DONE)/opencv: requirements/opencv.txt $(DONE)/enhance
 	$(INSTALL) --no-deps --force-reinstall -r $<
 	touch $@
 
@@ -72,6 +87,10 @@ $(DONE)/mmcv: requirements/mmcv.txt $(DONE)/opencv
 	$(BUILD) -r $<
 	touch $@
 
-$(DONE)/package: setup.py pyproject.toml ruas_mm/version.py $(DONE)/mmcv
+$(DONE)/mmagic: requirements/mmagic.txt $(DONE)/mmcv
+	$(BUILD) -r $<
+	touch $@
+
+$(DONE)/package: setup.py pyproject.toml ruas_mm/version.py $(DONE)/mmagic
 	$(BUILD) --editable .
 	touch $@

@@ -10,6 +10,9 @@ ROOT = Path(__file__).parent
 # Lower bounds only: which host works is found out by importing it, see ruas_mm/registry.py.
 DETECTION = ['mmcv>=2.0', 'mmdet>=3.0']
 SEGMENTATION = ['mmcv>=2.0', 'mmsegmentation>=1.0']
+ENHANCEMENT = ['lpips>=0.1.4', 'mmcv>=2.0', 'scikit-image>=0.19']  # to train and measure; to enhance none is needed
+ONNX = ['onnx>=1.14', 'onnxruntime>=1.16', 'onnxscript>=0.5']
+MMAGIC = ['mmagic>=1.0', 'mmcv>=2.0']  # not in `all`: it declares much that nothing here needs, such as mediapipe
 
 setup(
     name='ruas_mm',
@@ -33,6 +36,9 @@ setup(
     extras_require={
         'detection': DETECTION,
         'segmentation': SEGMENTATION,
-        'all': sorted({*DETECTION, *SEGMENTATION}),
+        'enhancement': ENHANCEMENT,
+        'onnx': ONNX,
+        'mmagic': MMAGIC,
+        'all': sorted({*DETECTION, *SEGMENTATION, *ENHANCEMENT, *ONNX}),
     },
 )

@@ -21,9 +21,12 @@ COMPONENTS: dict[str, dict[str, str]] = {
         'RTVLoss': 'ruas_mm.losses',
         'NeighbourhoodSmoothLoss': 'ruas_mm.losses',
         'DenoisingLoss': 'ruas_mm.losses',
+        'SyntheticDenoisingLoss': 'ruas_mm.losses',
         'NoiseEstimationLoss': 'ruas_mm.losses',
         'RUAS': 'ruas_mm.models.enhance',
         'RUASDataPreprocessor': 'ruas_mm.models.enhance',
+        'RUASEditor': 'ruas_mm.models.enhance.editor',
+        'RUASEditDataPreprocessor': 'ruas_mm.models.enhance.editor',
         'ScenePretrainer': 'ruas_mm.models',
         'RUASDetDataPreprocessor': 'ruas_mm.models.detection',
         'RUASSingleStageDetector': 'ruas_mm.models.detection',
@@ -36,28 +39,40 @@ COMPONENTS: dict[str, dict[str, str]] = {
     'dataset': {
         'DarkFaceDataset': 'ruas_mm.datasets.detection',
         'ExDarkDataset': 'ruas_mm.datasets.detection',
+        'LowLightDataset': 'ruas_mm.datasets.enhance',
         'split_dataset': 'ruas_mm.datasets',
     },
     'transform': {
+        'LoadGroundTruth': 'ruas_mm.datasets.enhance',
         'LowLightSynthesis': 'ruas_mm.datasets.transforms',
+        'PackEnhanceInputs': 'ruas_mm.datasets.enhance',
+        'RandomCrop': 'ruas_mm.datasets.enhance',
     },
     'metric': {
         'DarkFaceMetric': 'ruas_mm.evaluation',
         'DumpPredictions': 'ruas_mm.evaluation.dump',
+        'ImageQuality': 'ruas_mm.evaluation.image_quality',
     },
     'hook': {
+        'BasicVisualizationHook': 'ruas_mm.visualization.mmagic_hook',
         'CooperativeSearchHook': 'ruas_mm.engine',
+        'EnhanceVisualizationHook': 'ruas_mm.visualization.enhancement_hook',
     },
     'visualizer': {
         'RUASDetVisualizer': 'ruas_mm.visualization.detection',
+        'RUASEnhanceVisualizer': 'ruas_mm.visualization.enhancement',
     },
 }
 
 # Packages of this project that need a host, and what of the host they need.
 _HOSTS = {
     'ruas_mm.models.detection': 'mmdet.models',
+    'ruas_mm.models.enhance.editor': 'mmagic.models',
     'ruas_mm.datasets.detection': 'mmdet.datasets',
     'ruas_mm.visualization.detection': 'mmdet.visualization',
+    'ruas_mm.visualization.mmagic_hook': 'mmagic.engine',
+    'ruas_mm.datasets.enhance': 'mmcv.transforms',
+    'ruas_mm.visualization.enhancement': 'mmcv',
 }
 
 

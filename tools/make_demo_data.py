@@ -3,6 +3,10 @@
 ``detection``: street-like scenes with real faces, darkened, in the layout of DARK FACE:
 ``darkface/{train,test}/image/N.png`` and ``darkface/{train,test}/label/N.txt`` (the count, then ``x1 y1 x2 y2`` lines).
 The faces, the other things that look a little like faces, and the photographs are disjoint between train and test.
+
+``enhance``: parts of photographs and the same darkened, in the layout of LOL: ``lol/our485/{low,high}/N.png`` to train,
+``lol/eval15/{low,high}/N.png`` to test. The photographs are disjoint.
+
 Nothing is downloaded.
 """
 
@@ -13,7 +17,7 @@ import functools
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +56,24 @@ SOURCE = 'SOURCE.txt'
 SOURCE_NOTE = """Made by tools/make_demo_data.py of ruas_mm (seed {seed}); running it again replaces this folder.
 
 Composed from files that ship inside scikit-image and darkened with ruas_mm's LowLightSynthesis; nothing here is an
-image of DARK FACE, only the layout is its own.
-Faces and other crops: lfw_subset.npy (from Labeled Faces in the Wild) and astronaut.png (NASA).
-{photographs}
-No face crop and no photograph is used on both sides. Two crops may still show the same person.
+image of {model}, only the layout is its own.
+{sources}
 Licences and origins: README.txt and the documentation of skimage.data.
 """
+FACES_NOTE = """Faces and other crops: lfw_subset.npy (from Labeled Faces in the Wild) and astronaut.png (NASA).
+{photographs}
+No face crop and no photograph is used on both sides. Two crops may still show the same person."""
+
+# As dim as LOL's images: indoors, one light at most, and the noise of a higher gain.
+LOL_FOLDERS = {'train': 'our485', 'test': 'eval15'}
+LOL_LIGHT = dict(
+    exposure=(0.01, 0.08),
+    falloff=(0.0, 0.5),
+    lamps=(0, 1),
+    lamp_gain=(0.5, 2.0),
+    lamp_radius=(0.2, 0.5),
+    read_noise=(5e-5, 2e-4),
+)
 
 
 @dataclass(frozen=True)
@@ -122,9 +138,15 @@ def _resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.clip(resized, 0, 1)
 
 
-def _backdrop(split: str, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """A random part of a photograph, H×W×3, in slightly other colours."""
-    name = PHOTOGRAPHS[split][rng.integers(len(PHOTOGRAPHS[split]))]
+def _backdrop(
+    names: Sequence[str],
+    width: int,
+    height: int,
+    rng: np.random.Generator,
+    brightness: tuple[float, float] = (0.5, 1.1),
+) -> np.ndarray:
+    """A random part of one of the photographs, H×W×3, in slightly other colours."""
+    name = names[rng.integers(len(names))]
     photograph = _read(name)[WITHOUT_PEOPLE.get(name, np.s_[:])]
     full_height, full_width = photograph.shape[:2]
     zoom = rng.uniform(0.45, 1) * min(full_height / height, full_width / width)
@@ -134,7 +156,7 @@ def _backdrop(split: str, width: int, height: int, rng: np.random.Generator) -> 
     crop = _resize(photograph[top : top + crop_height, left : left + crop_width], width, height)
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
-    return np.clip(crop * rng.uniform(0.5, 1.1) * rng.uniform(0.85, 1.15, 3), 0, 1).astype(np.float32)
+    return np.clip(crop * rng.uniform(*brightness) * rng.uniform(0.85, 1.15, 3), 0, 1).astype(np.float32)
 
 
 def _paint(
@@ -217,15 +239,15 @@ def make_scene(
     """
     width, height = size
     mine = sources(split)
-    scene = _backdrop(split, width, height, rng)
+    scene = _backdrop(mine.photographs, width, height, rng)
     if rng.random() < 0.5:  # another ground below a horizon
         horizon = round(height * rng.uniform(0.4, 0.75))
-        scene[horizon:] = _backdrop(split, width, height - horizon, rng)
+        scene[horizon:] = _backdrop(mine.photographs, width, height - horizon, rng)
 
     faces, decoys = rng.integers(1, 9), rng.integers(1, 4)
     places = _places(width, height, faces + decoys, rng)
     is_face = rng.permutation(np.arange(len(places)) < min(faces, len(places)))
-    cloth = _backdrop(split, width, height, rng)
+    cloth = _backdrop(mine.photographs, width, height, rng)
     for x, y, tall in places:  # first all bodies, so that none hides a face
         if rng.random() < 0.8:
             colour = (0.35 * cloth + rng.uniform(0, 0.25) + rng.uniform(0, 0.15, 3)).astype(np.float32)
@@ -236,8 +258,11 @@ def make_scene(
         side = tall / (2 * FACE_AXES[1])
         angle = rng.uniform(-0.25, 0.25)
         axes = FACE_AXES[0] * side, FACE_AXES[1] * side
-        names = mine.faces if face else mine.others
-        crop = _crop(names[rng.integers(len(names))]) if face or rng.random() < 0.5 else _backdrop(split, 64, 64, rng)
+        if face or rng.random() < 0.5:
+            names = mine.faces if face else mine.others
+            crop = _crop(names[rng.integers(len(names))])
+        else:
+            crop = _backdrop(mine.photographs, 64, 64, rng)
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
         around = scene[max(int(y - tall), 0) : int(y + tall), max(int(x - tall), 0) : int(x + tall)]
@@ -277,6 +302,15 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         new.rename(folder)
 
 
+def _write_png(path: Path, image: np.ndarray) -> None:
+    _, png = cv2.imencode('.png', np.round(image * 255).astype(np.uint8))
+    path.write_bytes(png)
+
+
+def _used(title: str, photographs: Callable[[str], Sequence[str]]) -> str:
+    return '\n'.join(f'{title} of {split}: {", ".join(photographs(split))}.' for split in SPLITS)
+
+
 def make_detection(out: Path, counts: dict[str, int], size: tuple[int, int], seed: int) -> str:
     """Write the detection set as ``out/darkface``, whole or not at all.
 
@@ -298,18 +332,58 @@ def make_detection(out: Path, counts: dict[str, int], size: tuple[int, int], see
                 rng = np.random.default_rng([seed, side, number])
                 scene, boxes = make_scene(split, size, rng)
                 dark, _ = darken(scene, rng)
-                _, png = cv2.imencode('.png', np.round(dark * 255).astype(np.uint8))
-                (folder / split / 'image' / f'{number}.png').write_bytes(png)
+                _write_png(folder / split / 'image' / f'{number}.png', dark)
                 lines = [str(len(boxes)), *(' '.join(map(str, box)) for box in boxes)]
                 (folder / split / 'label' / f'{number}.txt').write_text('\n'.join(lines) + '\n')
                 faces += len(boxes)
-        used = '\n'.join(f'Backgrounds of {split}: {", ".join(sources(split).photographs)}.' for split in SPLITS)
-        (folder / SOURCE).write_text(SOURCE_NOTE.format(seed=seed, photographs=used))
+        used = FACES_NOTE.format(photographs=_used('Backgrounds', lambda split: sources(split).photographs))
+        (folder / SOURCE).write_text(SOURCE_NOTE.format(seed=seed, model='DARK FACE', sources=used))
     images = ' + '.join(f'{counts[split]} {split}' for split in SPLITS)
     return f'detection: {images} images with {faces} faces in {out / "darkface"}'
 
 
-TASKS = {'detection': make_detection}
+def lit_photographs(split: str) -> tuple[str, ...]:
+    """Tell what the pairs of a split are made from.
+
+    Args:
+        split (str): ``train`` or ``test``.
+
+    Returns:
+        tuple[str, ...]: File names of photographs, without those of the night sky; the two splits share none.
+    """
+    return tuple(name for name in PHOTOGRAPHS[split] if name != 'hubble_deep_field.jpg')
+
+
+def make_enhance(out: Path, counts: dict[str, int], size: tuple[int, int], seed: int) -> str:
+    """Write the enhancement set as ``out/lol``, whole or not at all.
+
+    Args:
+        out (Path): The output folder; made if missing.
+        counts (dict[str, int]): Number of pairs of each split.
+        size (tuple[int, int]): Width and height of the images in pixels.
+        seed (int): The same seed gives the same files; pair N of a split does not depend on the counts.
+
+    Returns:
+        str: One line that says what was made.
+    """
+    with whole_folder(out / 'lol') as folder:
+        for side, split in enumerate(SPLITS):
+            low, high = (folder / LOL_FOLDERS[split] / kind for kind in ('low', 'high'))
+            low.mkdir(parents=True)
+            high.mkdir()
+            for number in range(1, counts[split] + 1):
+                rng = np.random.default_rng([seed, side, number])
+                bright = _backdrop(lit_photographs(split), *size, rng, brightness=(0.9, 1.2))
+                dark, _ = darken(bright, rng, **LOL_LIGHT)
+                _write_png(high / f'{number}.png', bright)
+                _write_png(low / f'{number}.png', dark)
+        used = f'{_used("Photographs", lit_photographs)}\nNo photograph is used on both sides.'
+        (folder / SOURCE).write_text(SOURCE_NOTE.format(seed=seed, model='LOL', sources=used))
+    pairs = ' + '.join(f'{counts[split]} {split}' for split in SPLITS)
+    return f'enhance: {pairs} pairs in {out / "lol"}'
+
+
+TASKS = {'detection': make_detection, 'enhance': make_enhance}
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

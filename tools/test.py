@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
+from typing import Any
 
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import HOOKS, VISBACKENDS, Registry
 from mmengine.runner import Runner
 
 from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_all_weights, load_config, run_tool
@@ -26,31 +29,89 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def open_metrics(holder: Any, key: str | int) -> list[list[dict]]:
+    """Make the metrics of an evaluator lists that can be extended.
+
+    Args:
+        holder (Any): Config or list that the evaluator is in. That is a metric, a list of them, a dict with ``metrics``
+            or, for mmagic's loops, a list of evaluators, one for each test set.
+        key (str | int): Where it is.
+
+    Returns:
+        list[list[dict]]: The lists, one for each test set.
+    """
+    evaluator = holder[key]
+    if isinstance(evaluator, dict) and 'metrics' in evaluator:
+        return open_metrics(evaluator, 'metrics')
+    holder[key] = list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
+    items = holder[key]  # configs keep a copy
+    if items and all(isinstance(item, (list, tuple)) or 'metrics' in item for item in items):
+        return [metrics for index in range(len(items)) for metrics in open_metrics(items, index)]
+    return [items]
+
+
+def draw_pictures(config: Config, folder: str) -> None:
+    """Let the hooks that draw write to a folder.
+
+    Hooks like mmdet's take the folder themselves; others draw through the visualizer, whose backends then get it.
+
+    Args:
+        config (Config): The config to run.
+        folder (str): Absolute path, or both kinds would put it below the work directory's time stamp.
+    """
+    drawing = False
+    for hook in filter(None, [*config.default_hooks.values(), *(config.get('custom_hooks') or [])]):
+        options = _options(config, HOOKS, hook)
+        switches = options & {'draw', 'on_test'}
+        if not switches:
+            continue
+        drawing = True
+        hook.update(dict.fromkeys(switches, True))
+        if 'test_out_dir' in options:
+            hook.test_out_dir = folder
+            continue
+        for backend in config.visualizer.get('vis_backends') or []:
+            if 'img_save_dir' in _options(config, VISBACKENDS, backend):
+                backend.img_save_dir = folder
+    if not drawing:
+        raise SystemExit('Error: --show-dir needs a visualization hook in default_hooks or custom_hooks of the config.')
+
+
+def _options(config: Config, registry: Registry, part: dict) -> set[str]:
+    """Return the names of the options that a part of a config takes."""
+    with registry.switch_scope_and_registry(config.get('default_scope')) as scoped:
+        kind = scoped.get(part['type'])
+    return set(inspect.signature(kind).parameters) if kind else set()
+
+
 def main() -> None:
     """Run the tool."""
     args = parse_args()
     config = load_config(args)
     checkpoint = find_checkpoint(args.checkpoint)
     config.load_from = None  # loaded below: every weight, or none
-    evaluators = config.test_evaluator
-    evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
+    metrics = open_metrics(config, 'test_evaluator')
     if args.show_dir:
-        # Absolute, or mmdet's hook would put it below the work directory's time stamp.
         show_dir = os.path.abspath(args.show_dir)
-        config.default_hooks.visualization.update(draw=True, test_out_dir=show_dir)
-        for evaluator in evaluators:
-            if evaluator['type'] == 'ruas_mm.DarkFaceMetric':
-                evaluator.setdefault('pr_curve', show_dir)
+        draw_pictures(config, show_dir)
+        for metric in sum(metrics, []):
+            if metric['type'] == 'ruas_mm.DarkFaceMetric':
+                metric.setdefault('pr_curve', show_dir)
     if args.tta:
         if 'tta_model' not in config or 'tta_pipeline' not in config:
             raise SystemExit(f'Error: --tta needs tta_model and tta_pipeline in {args.config}.')
         config.model = ConfigDict(**config.tta_model, module=config.model)
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
     if args.out:
-        evaluators.append({'type': 'ruas_mm.DumpPredictions', 'out_file_path': args.out})
-    config.test_evaluator = evaluators
+        if len(metrics) != 1:
+            raise SystemExit(
+                f'Error: --out takes the predictions of one test set, but {args.config} has {len(metrics)}.'
+            )
+        metrics[0].append({'type': 'ruas_mm.DumpPredictions', 'out_file_path': args.out})
     runner = Runner.from_cfg(config)
     load_all_weights(runner, checkpoint)
+    # Or a hook that asks for the iteration, as mmagic's does, lets mmengine build the loop and load the training data.
+    runner._train_loop = None
     runner.test()
     if args.show_dir:
         print(f'Pictures are in {args.show_dir}')

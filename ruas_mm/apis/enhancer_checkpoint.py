@@ -1,4 +1,4 @@
-"""Checkpoints of ``ruas_mm.RUAS`` as models that are ready to enhance."""
+"""Checkpoints of ``ruas_mm.RUAS`` and ``ruas_mm.RUASEditor`` as models that are ready to enhance."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _read(content: Any, path: Path) -> tuple[dict, dict[str, Tensor]]:
         raise ValueError(
             f'Checkpoint {path} does not say how its model is built: "meta" has neither "model" nor "cfg".'
         )
-    if str(config.get('type')).removeprefix('ruas_mm.') != 'RUAS':
+    if str(config.get('type')).removeprefix('ruas_mm.') not in ('RUAS', 'RUASEditor'):
         raise ValueError(f'Checkpoint {path} is of a {config.get("type")}, not of ruas_mm.RUAS.')
     return config, state
 

@@ -1,9 +1,13 @@
-"""Loss of the low-level task: it needs no ground truth."""
+"""Losses of the low-level task: they need no ground truth."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ruas_mm.losses.synthetic_noise import SyntheticNoise
 
 
 def total_variation(x: Tensor) -> Tensor:
@@ -34,17 +38,52 @@ class DenoisingLoss(nn.Module):
         self.fidelity_weight = fidelity_weight
         self.smooth_weight = smooth_weight
 
-    def forward(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
+    def forward(self, removal: Callable[[Tensor], Tensor], u: Tensor) -> dict[str, Tensor]:
         """Compute both terms.
 
         Args:
-            x (Tensor): Images without their noise, RGB around [0, 1], shape (N, 3, H, W).
-            u (Tensor): Scene features u^K that they come from, of the same shape.
+            removal (Callable): The noise removal; its result x need not be in [0, 1].
+            u (Tensor): Scene features u^K of shape (N, 3, H, W), RGB in [0, 1].
 
         Returns:
             dict[str, Tensor]: Weighted scalars ``loss_denoise_fidelity`` and ``loss_denoise_smooth``.
         """
+        x = removal(u)
         return {
             'loss_denoise_fidelity': self.fidelity_weight * F.mse_loss(x, u),
             'loss_denoise_smooth': self.smooth_weight * total_variation(x),
         }
+
+
+class SyntheticDenoisingLoss(nn.Module):
+    """Has the noise removal take synthetic noise away again: the mean absolute error of the result (our own).
+
+    Unlike :class:`DenoisingLoss` it does not end in flat images, however long the training. No gradient reaches the
+    scene module.
+
+    Args:
+        reduction (int): See :class:`SyntheticNoise`.
+        strength (float): See :class:`SyntheticNoise`.
+        weight (float): Weight of the loss.
+
+    Raises:
+        ValueError: If an option has no such value.
+    """
+
+    def __init__(self, reduction: int = 4, strength: float = 0.15, weight: float = 1.0) -> None:
+        super().__init__()
+        self.synthetic_noise = SyntheticNoise(reduction, strength)
+        self.weight = weight
+
+    def forward(self, removal: Callable[[Tensor], Tensor], u: Tensor) -> dict[str, Tensor]:
+        """Compute the loss. No gradient reaches ``u``.
+
+        Args:
+            removal (Callable): The noise removal.
+            u (Tensor): Scene features u^K of shape (N, 3, H, W), RGB in [0, 1], any size from 1x1.
+
+        Returns:
+            dict[str, Tensor]: Weighted scalar ``loss_denoise_synthetic``.
+        """
+        clean, noisy = self.synthetic_noise(u)
+        return {'loss_denoise_synthetic': self.weight * F.l1_loss(removal(noisy), clean)}

@@ -141,24 +141,41 @@ class _WeightedVariation(torch.autograd.Function):
 class SceneLoss(nn.Module):
     """The scene module's own objective: the illumination stays near the image and smooth (paper §3.2, METHOD §6).
 
+    Where it stays near y itself, u tends to 1: long trainings burn out. ``ambient`` light, a, is assumed everywhere
+    (our own): t then is drawn to (y + a) / (1 + a), and u to the curve (1 + a) y / (y + a), which amplifies the dark by
+    1 + 1/a and leaves white as it is. ``window`` takes y as its local mean, which preserves what is smaller.
+
     Args:
         smoothness (str): ``neighbourhood`` (authors' release) or ``rtv`` (the paper's loss).
         fidelity_weight (float): Weight of mean((t - y)^2).
         smooth_weight (float): Weight of the smoothness, the paper's eta.
+        ambient (float): Ambient light, at least 0; 0 is the paper's and the release's loss.
+        window (int): Odd side in pixels of the local mean; 1 takes y as it is, as paper and release.
 
     Raises:
-        ValueError: If the smoothness is unknown.
+        ValueError: If an option has no such value.
     """
 
     def __init__(
-        self, smoothness: str = 'neighbourhood', fidelity_weight: float = 0.5, smooth_weight: float = 1.0
+        self,
+        smoothness: str = 'neighbourhood',
+        fidelity_weight: float = 0.5,
+        smooth_weight: float = 1.0,
+        ambient: float = 0.0,
+        window: int = 1,
     ) -> None:
         super().__init__()
+        if not ambient >= 0:
+            raise ValueError(f'SceneLoss needs ambient >= 0, not {ambient}.')
+        if window < 1 or window % 2 == 0:
+            raise ValueError(f'SceneLoss needs an odd window, not {window}.')
         if smoothness not in ('neighbourhood', 'rtv'):
             raise ValueError(f"SceneLoss has no smoothness={smoothness!r}; choose 'neighbourhood' or 'rtv'.")
         self.smooth = NeighbourhoodSmoothLoss() if smoothness == 'neighbourhood' else RTVLoss()
         self.fidelity_weight = fidelity_weight
         self.smooth_weight = smooth_weight
+        self.ambient = ambient
+        self.window = window
 
     def forward(self, t: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Compute both terms.
@@ -171,7 +188,9 @@ class SceneLoss(nn.Module):
             dict[str, Tensor]: Weighted scalars ``loss_scene_fidelity`` and ``loss_scene_smooth``.
         """
         smooth = self.smooth(t) if isinstance(self.smooth, RTVLoss) else self.smooth(t, y)
+        light = F.avg_pool2d(y, self.window, 1, self.window // 2, count_include_pad=False) if self.window > 1 else y
+        light = (light + self.ambient) / (1 + self.ambient)
         return {
-            'loss_scene_fidelity': self.fidelity_weight * F.mse_loss(t, y),
+            'loss_scene_fidelity': self.fidelity_weight * F.mse_loss(t, light),
             'loss_scene_smooth': self.smooth_weight * smooth,
         }

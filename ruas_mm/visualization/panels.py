@@ -11,6 +11,18 @@ from mmengine.structures import PixelData
 from torch import Tensor
 
 
+def to_picture(image: Tensor) -> np.ndarray:
+    """Turn a map into a picture.
+
+    Args:
+        image (Tensor): Shape (3, H, W), RGB in [0, 1].
+
+    Returns:
+        np.ndarray: RGB uint8 picture of shape (H, W, 3).
+    """
+    return (image.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
 def scene_panels(scene: PixelData, shape: tuple[int, int]) -> dict[str, np.ndarray]:
     """Turn a scene into pictures.
 
@@ -21,12 +33,8 @@ def scene_panels(scene: PixelData, shape: tuple[int, int]) -> dict[str, np.ndarr
     Returns:
         dict[str, np.ndarray]: Titles and RGB uint8 pictures of shape (H, W, 3).
     """
-
-    def picture(image: Tensor) -> np.ndarray:
-        array = (image.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-        return mmcv.imresize(array, shape[::-1])
-
-    return {'enhanced u^K': picture(scene.feature), 'illumination t^K': picture(scene.illumination)}
+    maps = {'enhanced u^K': scene.feature, 'illumination t^K': scene.illumination}
+    return {title: mmcv.imresize(to_picture(image), shape[::-1]) for title, image in maps.items()}
 
 
 def side_by_side(panels: Mapping[str, np.ndarray], bar: int = 22) -> np.ndarray:

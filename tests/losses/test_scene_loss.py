@@ -241,6 +241,26 @@ def test_scene_loss_default_is_the_release():
     assert sum(SceneLoss()(t, y).values()).item() == pytest.approx(expected, rel=1e-7)
 
 
+def test_ambient_light():
+    """t is drawn to (y + a) / (1 + a): there the fidelity is 0, and u is the curve (1 + a) y / (y + a)."""
+    y, a = maps(1, 3, 4, 5), 0.25
+    loss = SceneLoss(ambient=a)
+    t = (y + a) / (1 + a)
+    assert loss(t, y)['loss_scene_fidelity'].item() == pytest.approx(0, abs=1e-30)
+    assert loss(t + 0.1, y)['loss_scene_fidelity'].item() == pytest.approx(0.5 * 0.1**2, rel=1e-12)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (2, 9), (7, 8)])
+def test_local_mean(size):
+    """Of what lies inside the image, as in loops."""
+    t, y = maps(2, 3, *size), maps(2, 3, *size, seed=1)
+    light = np.zeros_like(y)
+    for i, j in np.ndindex(*size):
+        light[..., i, j] = y.numpy()[..., max(i - 2, 0) : i + 3, max(j - 2, 0) : j + 3].mean(axis=(-2, -1))
+    expected = 0.5 * ((t.numpy() - light) ** 2).mean()
+    assert SceneLoss(window=5)(t, y)['loss_scene_fidelity'].item() == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize('smoothness', ['neighbourhood', 'rtv'])
 def test_gradcheck(smoothness):
     loss = SceneLoss(smoothness)
@@ -291,5 +311,9 @@ def test_nothing_to_store(smoothness):
 def test_errors():
     with pytest.raises(ValueError, match="smoothness='tv'.*neighbourhood.*rtv"):
         SceneLoss('tv')
+    with pytest.raises(ValueError, match='ambient >= 0, not -0.1'):
+        SceneLoss(ambient=-0.1)
+    with pytest.raises(ValueError, match='odd window, not 4'):
+        SceneLoss(window=4)
     with pytest.raises(ValueError, match="reduction='none'.*mean.*sum"):
         RTVLoss(reduction='none')

@@ -143,3 +143,61 @@ def test_a_foreign_folder_is_left_alone(tool, tmp_path, capsys):
     assert tool.main(['--out', str(tmp_path), '--train', '1', '--test', '1']) == 1
     assert 'not made by this tool' in capsys.readouterr().err
     assert precious.read_text() == 'real data'
+
+
+# --- enhancement ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def lol(tool, tmp_path_factory):
+    out = tmp_path_factory.mktemp('demo')
+    assert tool.main(['enhance', '--out', str(out), '--train', '6', '--test', '3', '--size', '160', '128']) == 0
+    return out / 'lol'
+
+
+def pairs_of(lol):
+    for low in sorted(lol.glob('*/low/*.png')):
+        yield cv2.imread(str(low)).astype(float), cv2.imread(str(low.parents[1] / 'high' / low.name)).astype(float)
+
+
+def test_layout_of_lol(lol):
+    for folder, count in (('our485', 6), ('eval15', 3)):
+        for kind in ('low', 'high'):
+            names = {path.name for path in (lol / folder / kind).iterdir()}
+            assert names == {f'{number}.png' for number in range(1, count + 1)}
+    note = (lol / 'SOURCE.txt').read_text()
+    assert 'scikit-image' in note and 'LOL' in note
+    assert [path.name for path in lol.parent.iterdir()] == ['lol']
+
+
+def test_pairs_are_the_same_scene_in_less_light(lol):
+    """LOL's own dark images: 0.06 to 0.15 in the mean, a seventh of their ground truth's."""
+    means = []
+    for dark, bright in pairs_of(lol):
+        assert dark.shape == bright.shape == (128, 160, 3)
+        means.append((dark.mean() / 255, bright.mean() / 255))
+        assert np.corrcoef(dark.ravel(), bright.ravel())[0, 1] > 0.5
+    dark, bright = np.mean(means, axis=0)
+    assert len(means) == 9
+    assert 0.02 < dark < 0.2 and 0.3 < bright < 0.8
+
+
+def test_the_seed_decides_every_pair(lol, tool, tmp_path):
+    first = contents(lol)
+    for options, same in ((['--train', '7'], True), (['--train', '6', '--seed', '1'], False)):
+        arguments = ['enhance', '--out', str(tmp_path), '--test', '3', '--size', '160', '128', *options]
+        assert tool.main(arguments) == 0
+        again = contents(tmp_path / 'lol')
+        name = Path('our485/low/1.png')
+        assert (again[name] == first[name]) == same
+        if same:
+            assert all(again[name] == first[name] for name in first if name.suffix == '.png')
+
+
+def test_pairs_of_train_and_test_share_no_photograph(tool, monkeypatch, tmp_path):
+    train, test = (set(tool.lit_photographs(split)) for split in tool.SPLITS)
+    assert train and test and not train & test
+    seen = []
+    monkeypatch.setattr(tool, '_read', lambda name, read=tool._read: seen.append(name) or read(name))
+    tool.make_enhance(tmp_path, {'train': 9, 'test': 9}, (128, 128), 0)
+    assert set(seen[:9]) <= train and set(seen[9:]) <= test and len(seen) == 18

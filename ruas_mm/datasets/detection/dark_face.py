@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 from mmdet.datasets import BaseDetDataset
 from mmengine import fileio
-from PIL import Image
 
+from ruas_mm.datasets.image_size import image_size
 from ruas_mm.utils.images import IMAGE_SUFFIXES, natural_key
-
-_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are turned by 90 degrees
 
 
 def _parse_box(text: str, where: str) -> list[float]:
@@ -185,7 +183,7 @@ class DarkFaceDataset(BaseDetDataset):
 
     def _load_image(self, image_id: str, name: str) -> dict:
         path = osp.join(self.data_prefix['img_path'], name)
-        width, height = self._image_size(path)
+        height, width = image_size(path, self.backend_args)
         instances = []
         if 'label_path' in self.data_prefix:
             label_path = osp.join(self.data_prefix['label_path'], f'{image_id}.txt')
@@ -198,13 +196,3 @@ class DarkFaceDataset(BaseDetDataset):
                     )
                 instances.append(dict(bbox=[x1, y1, x2, y2], bbox_label=0, ignore_flag=0))
         return dict(img_path=path, img_id=image_id, height=height, width=width, instances=instances)
-
-    def _image_size(self, path: str) -> tuple[int, int]:
-        try:
-            with fileio.get_local_path(path, backend_args=self.backend_args) as local, Image.open(local) as image:
-                size = image.size
-                # mmcv turns pictures upright as they say; asking a PNG would decode all of it.
-                turned = image.format in ('JPEG', 'MPO') and image.getexif().get(_ORIENTATION, 1) >= 5
-        except OSError as error:
-            raise ValueError(f'{path}: expected an image, but it cannot be read ({error}).') from None
-        return size[::-1] if turned else size

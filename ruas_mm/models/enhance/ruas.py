@@ -55,7 +55,7 @@ class RUAS(BaseModel):
         scene_loss (dict, optional): Config of :class:`ruas_mm.SceneLoss`.
         scene_loss_weight (float): The paper's lambda, at least 0: weight of the scene loss beside the task's. ``S`` has
             no task, so there it does not apply.
-        task_loss (dict, optional): Config of :class:`ruas_mm.DenoisingLoss`.
+        task_loss (dict, optional): Config of :class:`ruas_mm.DenoisingLoss`, or of another ``type``.
         noise_loss (dict, optional): Config of :class:`ruas_mm.NoiseEstimationLoss`.
         end_to_end (bool): Whether the task's loss trains the scene module too, as in Eq. 5. False trains each by its
             own loss.
@@ -223,7 +223,7 @@ class RUAS(BaseModel):
             return losses
         if phase is Phase.JOINT and not self.end_to_end:
             u = u.detach()
-        losses.update(self.task_loss(self.noise_removal(u), u))
+        losses.update(self.task_loss(self.noise_removal, u))
         if self.noise_estimator is not None:
             losses.update(self.noise_loss(self.noise_estimator, u))
         return losses

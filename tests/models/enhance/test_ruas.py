@@ -274,7 +274,7 @@ def test_losses_are_the_formulas():
     scene = model.scene_module(y)
     u, t = scene.features[-1], scene.illuminations[-1]
     expected = {name: 0.5 * loss for name, loss in ruas_mm.SceneLoss()(t, y).items()}
-    expected |= ruas_mm.DenoisingLoss()(model.noise_removal(u), u)
+    expected |= ruas_mm.DenoisingLoss()(model.noise_removal, u)
     for name, loss in losses_of(model, batch).items():
         torch.testing.assert_close(loss, expected[name])
 

@@ -1,0 +1,7 @@
+"""Search of RUAS_S on LOL: the scene module alone."""
+
+_base_ = './ruas_full_lol_search.py'
+
+model = dict(variant='S')
+custom_hooks = _base_.custom_hooks
+custom_hooks[0].strategy = 'global'  # one module, one loss

@@ -1,0 +1,8 @@
+"""Images for low-light enhancement; needs mmcv (mmcv-lite will do), none of the toolboxes."""
+
+from ruas_mm.datasets.enhance.load_ground_truth import LoadGroundTruth
+from ruas_mm.datasets.enhance.low_light_dataset import LowLightDataset
+from ruas_mm.datasets.enhance.pack_enhance_inputs import PackEnhanceInputs
+from ruas_mm.datasets.enhance.random_crop import RandomCrop
+
+__all__ = ['LoadGroundTruth', 'LowLightDataset', 'PackEnhanceInputs', 'RandomCrop']

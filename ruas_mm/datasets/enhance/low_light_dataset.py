@@ -1,0 +1,149 @@
+"""Dark images, with or without their ground truth."""
+
+from __future__ import annotations
+
+import os.path as osp
+from typing import Any
+
+from mmengine import fileio
+from mmengine.dataset import BaseDataset
+
+from ruas_mm.datasets.image_size import image_size
+from ruas_mm.utils.images import IMAGE_SUFFIXES, natural_key
+
+
+class LowLightDataset(BaseDataset):
+    """Dark images in a folder and its sub-folders, and well lit ones of the same scenes in another, if there are any.
+
+    An image and its ground truth are at the same place in their folders and have the same name; the suffix may differ.
+    The usual data sets are read as they are distributed:
+
+    ============================ =========================================================================
+    LOL (v1)                     ``data_prefix=dict(img_path='our485/low', gt_path='our485/high')``
+    LOL-v2, real (689 and 100)   ``data_prefix=dict(img_path='Train/Low', gt_path='Train/Normal')`` and
+                                 ``name_prefix=('low', 'normal')``
+    MIT-Adobe FiveK              ``data_prefix=dict(img_path='input', gt_path='expertC')`` and an ``ann_file``
+    images without ground truth  nothing, or ``data_prefix=dict(img_path='some/folder')``
+    ============================ =========================================================================
+
+    Args:
+        ann_file (str): A text file with one image a line, by its name below the folder, with or without suffix;
+            ``tools/dataset_tools/split.py`` writes such lists. Empty: all images, in numerical order.
+        data_prefix (dict, optional): ``img_path`` and ``gt_path``, the folders of dark images and ground truth relative
+            to ``data_root``. Without ``gt_path``, or with None, there is no ground truth. Defaults to the root.
+        name_prefix (tuple[str, str]): What the names of dark images and of ground truth begin with, where they differ
+            in that. Defaults to nothing.
+        backend_args (dict, optional): mmengine file backend; None for local files.
+        **kwargs (Any): See ``mmengine.dataset.BaseDataset``.
+
+    Raises:
+        FileNotFoundError: If a folder, an image, its ground truth or the list is missing.
+        ValueError: If a file is not what it should be: no image, a ground truth that is not the only one or has another
+            size, a list that names an image twice. All of them when the data set is initialised, each in one sentence
+            naming the file and the line.
+    """
+
+    def __init__(
+        self,
+        ann_file: str = '',
+        *,
+        data_prefix: dict | None = None,
+        name_prefix: tuple[str, str] = ('', ''),
+        backend_args: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.name_prefix = tuple(name_prefix)
+        self.backend_args = backend_args
+        data_prefix = {key: folder for key, folder in (data_prefix or {}).items() if folder is not None}
+        super().__init__(ann_file, data_prefix={'img_path': '', **data_prefix}, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Read the list, and the sizes of the images (their headers only).
+
+        Returns:
+            list[dict]: One dict an image: ``img_path``, ``img_id`` (its name below the folder, with suffix),
+            ``height``, ``width`` and, with ground truth, ``gt_path``.
+        """
+        folder = self.data_prefix['img_path']
+        images = self._files(folder)
+        if not images:
+            raise FileNotFoundError(f'{folder}: expected images, found none.')
+        truths = None
+        if 'gt_path' in self.data_prefix:
+            truths = _by_stem(self._files(self.data_prefix['gt_path']))
+        return [self._load_image(name, truths) for name in (self._listed(images) if self.ann_file else images)]
+
+    def _files(self, folder: str) -> list[str]:
+        """Names of the images below a folder."""
+        try:
+            names = list(
+                fileio.list_dir_or_file(folder, list_dir=False, recursive=True, backend_args=self.backend_args)
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(f'{folder}: no such folder; check data_root and data_prefix.') from None
+        return sorted((name for name in names if name.lower().endswith(IMAGE_SUFFIXES)), key=natural_key)
+
+    def _listed(self, images: list[str]) -> list[str]:
+        """The images that ``ann_file`` names, in its order."""
+        folder, expected = self.data_prefix['img_path'], 'one image a line, as tools/dataset_tools/split.py writes'
+        try:
+            lines = fileio.get_text(self.ann_file, encoding='utf-8-sig', backend_args=self.backend_args).splitlines()
+        except FileNotFoundError:
+            raise FileNotFoundError(f'{self.ann_file}: no such list; expected {expected}.') from None
+        except UnicodeDecodeError:
+            raise ValueError(f'{self.ann_file}: expected a text file, {expected}.') from None
+        names, stems = set(images), _by_stem(images)
+        chosen: dict[str, None] = {}
+        for number, entry in enumerate(map(str.strip, lines), start=1):
+            if not entry:
+                continue
+            where = f'{self.ann_file}, line {number}'
+            found = [entry] if entry in names else stems.get(entry, [])
+            if not found:
+                raise FileNotFoundError(f'{where}: no image {entry!r} in {folder}.')
+            if len(found) > 1:
+                raise ValueError(f'{where}: {entry!r} could be {" or ".join(found)} in {folder}; add the suffix.')
+            if found[0] in chosen:
+                raise ValueError(f'{where}: image {entry!r} is listed twice.')
+            chosen[found[0]] = None
+        if not chosen:
+            raise ValueError(f'{self.ann_file}: expected {expected}, found none.')
+        return list(chosen)
+
+    def _load_image(self, name: str, truths: dict[str, list[str]] | None) -> dict:
+        path = osp.join(self.data_prefix['img_path'], name)
+        height, width = image_size(path, self.backend_args)
+        info = dict(img_path=path, img_id=name, height=height, width=width)
+        if truths is not None:
+            info['gt_path'] = self._ground_truth(path, name, truths)
+            size = image_size(info['gt_path'], self.backend_args)
+            if size != (height, width):
+                raise ValueError(
+                    f'{info["gt_path"]}: expected the size of {path}, {width}×{height}, found {size[1]}×{size[0]}.'
+                )
+        return info
+
+    def _ground_truth(self, path: str, name: str, truths: dict[str, list[str]]) -> str:
+        place, base = osp.split(osp.splitext(name)[0])
+        dark, bright = self.name_prefix
+        if not base.startswith(dark):
+            raise ValueError(f'{path}: expected a name that begins with {dark!r}, as name_prefix says.')
+        stem = osp.join(place, bright + base[len(dark) :])
+        found = truths.get(stem, [])
+        folder = self.data_prefix['gt_path']
+        if not found:
+            raise FileNotFoundError(
+                f'{path}: its ground truth is missing, expected {osp.join(folder, stem)} with the suffix of an image; '
+                'to leave images out, list the others in ann_file.'
+            )
+        if len(found) > 1:
+            raise ValueError(f'{path}: its ground truth could be {" or ".join(found)} in {folder}; keep one of them.')
+        return osp.join(folder, found[0])
+
+
+def _by_stem(names: list[str]) -> dict[str, list[str]]:
+    """Names by what they are without suffix."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(osp.splitext(name)[0], []).append(name)
+    return found

@@ -1,0 +1,59 @@
+"""Enhanced images beside what they were made from."""
+
+from __future__ import annotations
+
+import mmcv
+import numpy as np
+from mmengine.structures import BaseDataElement
+from mmengine.visualization import Visualizer
+
+from ruas_mm.visualization.panels import side_by_side, to_picture
+
+
+class RUASEnhanceVisualizer(Visualizer):
+    """Draws input, enhanced image, illumination t^K and ground truth side by side, as far as there are any.
+
+    Its options are those of ``mmengine.visualization.Visualizer``.
+    """
+
+    def add_datasample(
+        self,
+        name: str,
+        image: np.ndarray,
+        data_sample: BaseDataElement | None = None,
+        draw_gt: bool = True,
+        draw_pred: bool = True,
+        show: bool = False,
+        wait_time: float = 0,
+        out_file: str | None = None,
+        step: int = 0,
+    ) -> None:
+        """Draw one sample and show it, write it or hand it to the backends.
+
+        Args:
+            name (str): Name of the picture.
+            image (np.ndarray): Dark RGB image, uint8 of shape (H, W, 3).
+            data_sample (BaseDataElement, optional): Its ``enhanced`` and ``illumination`` (floats in [0, 1]) and ``gt``
+                (uint8), each RGB of shape (3, H, W), as far as known.
+            draw_gt (bool): Whether to draw the ground truth.
+            draw_pred (bool): Whether to draw what the model made.
+            show (bool): Whether to open a window.
+            wait_time (float): How long the window stays, in seconds; 0 waits for a key.
+            out_file (str, optional): File to write.
+            step (int): Step under which backends record the picture.
+        """
+        panels = {'input': image}
+        sample = BaseDataElement() if data_sample is None else data_sample
+        if draw_pred and 'enhanced' in sample:
+            panels['enhanced'] = to_picture(sample.enhanced)
+            panels['illumination t^K'] = to_picture(sample.illumination)
+        if draw_gt and 'gt' in sample:
+            panels['ground truth'] = to_picture(sample.gt / 255)
+        strip = side_by_side(panels)
+        self.set_image(strip)
+        if show:
+            self.show(strip, win_name=name, wait_time=wait_time)
+        if out_file is not None:
+            mmcv.imwrite(strip[..., ::-1], out_file)
+        else:
+            self.add_image(name, strip, step)

@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from ruas_mm.losses import SyntheticNoise
+
+
+def test_a_pair():
+    u = torch.rand(2, 3, 9, 12, requires_grad=True)
+    synthetic = SyntheticNoise(reduction=3)
+    clean, noisy = synthetic(u)
+    assert torch.equal(clean, synthetic.reduce(u)) and not clean.requires_grad
+    assert noisy.shape == clean.shape == (2, 3, 3, 4)
+    assert noisy.min() >= 0 and noisy.max() <= 1 and (noisy != clean).any()
+
+
+def test_blocks():
+    u = torch.rand(2, 3, 8, 12, dtype=torch.float64)
+    expected = u.view(2, 3, 2, 4, 3, 4).mean(dim=(3, 5))
+    torch.testing.assert_close(SyntheticNoise().reduce(u), expected)
+    assert torch.equal(SyntheticNoise(reduction=1).reduce(u), u)
+    assert SyntheticNoise().reduce(u[..., :5, :1]).shape == (2, 3, 2, 1)
+    noise = 0.5 + 0.1 * torch.randn(1, 3, 200, 200)
+    assert SyntheticNoise().reduce(noise).std().item() == pytest.approx(0.1 / 4, rel=0.05)
+
+
+def test_noise_is_as_described():
+    """Without bias, of variance read^2 + shot^2 u; strength and correlation differ from image to image."""
+    torch.manual_seed(0)
+    synthetic = SyntheticNoise(strength=0.1)
+    dark, bright = torch.full((40, 3, 64, 64), 0.4), torch.full((40, 3, 64, 64), 0.6)
+    u = torch.cat([dark, bright], dim=-1)
+    noise = synthetic.add(u) - u
+    assert noise.mean().abs() < 1e-3
+    deviation = noise.std(dim=(1, 2, 3))
+    assert deviation.min() < 0.02 < 0.07 < deviation.max() < 0.1 * (1 + 0.5) ** 0.5 * 1.05
+    variances = torch.stack([half.var(dim=(1, 2, 3)) for half in noise.chunk(2, dim=-1)])
+    read, shot = _solve(variances)
+    assert (read > -1e-3).all() and (read < 0.1**2 * 1.3).all()
+    assert (shot > -1e-3).all() and (shot < 0.1**2 * 1.5).all()
+    inner = noise[..., :64]
+    correlation = (inner[..., 1:] * inner[..., :-1]).mean(dim=(1, 2, 3)) / inner.square().mean(dim=(1, 2, 3))
+    assert correlation.min() < 0.15 and 0.5 < correlation.max() < 0.7
+
+
+def _solve(variances):
+    """From the variances at 0.4 and 0.6, those of read noise and of photon noise at white."""
+    shot = (variances[1] - variances[0]) / 0.2
+    return variances[0] - 0.4 * shot, shot
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'), [({'reduction': 0}, 'reduction >= 1, not 0'), ({'strength': 0.0}, 'strength > 0, not 0.0')]
+)
+def test_option_errors(options, words):
+    with pytest.raises(ValueError, match=words):
+        SyntheticNoise(**options)
