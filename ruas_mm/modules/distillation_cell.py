@@ -99,16 +99,16 @@ class DistillationCell(nn.Module):
         for index in (0, 2, 4):
             node, x = self._node(index, x, probs)
             distilled.append(node)
-        distilled.append(_activate(self.operations[6](x, probs[6]), x))
+        distilled.append(activate(self.operations[6](x, probs[6]), x))
         return self._fuse(distilled)
 
     def _node(self, index: int, x: Tensor, probs: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
         """Run the two edges that leave a node; return what is distilled and what remains."""
         distill, remain = self.operations[index : index + 2]
-        both = _stack(_kernel(distill, probs[index]), _kernel(remain, probs[index + 1]))
+        both = _stack(edge_kernel(distill, probs[index]), edge_kernel(remain, probs[index + 1]))
         if both is None:
-            return _activate(distill(x, probs[index]), x), _activate(remain(x, probs[index + 1]) + x, x)
-        return _activate(both.convolve(x), x).chunk(2, dim=1)
+            return activate(distill(x, probs[index]), x), activate(remain(x, probs[index + 1]) + x, x)
+        return activate(both.convolve(x), x).chunk(2, dim=1)
 
     def _fuse(self, nodes: Sequence[Tensor]) -> Tensor:
         """Run the last convolution: as it is 1x1, node by node, with neither a copy of them all nor one for layout."""
@@ -119,7 +119,7 @@ class DistillationCell(nn.Module):
         return sum(parts, start=self.fuse.bias.view(-1, 1)).view(self.fuse.out_channels, n, h, w).movedim(0, 1)
 
 
-def _kernel(operation: nn.Module, probs: Tensor | None) -> Kernel | None:
+def edge_kernel(operation: nn.Module, probs: Tensor | None) -> Kernel | None:
     """Return an edge as one convolution, or None where it is not one: the skip connection and the plain mixing."""
     if isinstance(operation, MixedOp):
         kernels = operation.kernels(probs) if operation.merged else []
@@ -127,7 +127,7 @@ def _kernel(operation: nn.Module, probs: Tensor | None) -> Kernel | None:
     if not isinstance(operation, CandidateConv):
         return None
     kernel = Kernel(operation.weight, operation.bias, operation.dilation[0])
-    return _add_identity(kernel) if operation.residual else kernel
+    return add_identity(kernel) if operation.residual else kernel
 
 
 def _stack(distill: Kernel | None, remain: Kernel | None) -> Kernel | None:
@@ -142,19 +142,19 @@ def _stack(distill: Kernel | None, remain: Kernel | None) -> Kernel | None:
         return None
     weights = [
         F.pad(kernel.weight, [(max(sides) - side) // 2] * 4)
-        for kernel, side in zip((distill, _add_identity(remain)), sides, strict=True)
+        for kernel, side in zip((distill, add_identity(remain)), sides, strict=True)
     ]
     bias = torch.cat([distill.bias, remain.bias])
     return Kernel(torch.cat(weights), bias, max(distill.dilation, remain.dilation))
 
 
-def _add_identity(kernel: Kernel) -> Kernel:
+def add_identity(kernel: Kernel) -> Kernel:
     weight = kernel.weight.clone()
     centre = weight.shape[-1] // 2
     weight[:, :, centre, centre].diagonal().add_(1)
     return kernel._replace(weight=weight)
 
 
-def _activate(y: Tensor, x: Tensor) -> Tensor:
+def activate(y: Tensor, x: Tensor) -> Tensor:
     """Activate an edge's output in place, unless the edge gave back its input ``x``."""
     return F.leaky_relu(y, 0.05, inplace=y is not x)

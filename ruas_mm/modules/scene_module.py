@@ -148,8 +148,9 @@ class SceneModule(nn.Module):
         x = F.pad(x, (before, after, before, after))
         if self.window == 2:
             # Two passes over the image, where the pooling of the CPU takes as long as a convolution.
-            x = _Larger.apply(x[..., :-1], x[..., 1:])
-            return _Larger.apply(x[..., :-1, :], x[..., 1:, :])
+            larger = _Larger.apply if torch.is_grad_enabled() else torch.maximum
+            x = larger(x[..., :-1], x[..., 1:])
+            return larger(x[..., :-1, :], x[..., 1:, :])
         return F.max_pool2d(x, self.window, stride=1)
 
 

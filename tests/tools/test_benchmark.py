@@ -1,25 +1,53 @@
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from ruas_mm.models.enhance import RUAS
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/benchmark.py'
-CASES = {
-    'scene': 6,
-    'search': 4,
-}
 
 
-@pytest.mark.parametrize('benchmark', CASES)
-def test_runs(benchmark, tmp_path):
+def run(*arguments):
+    command = [TOOL, *arguments, '--size', '24', '16', '--threads', '1', '--min-run-time', '0.01']
+    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ('benchmark', 'only', 'count'),
+    [('scene', 'training', 3), ('scene', 'derived, folded', 2), ('search', '', 4), ('enhance', 'A, ', 3)],
+)
+def test_runs(benchmark, only, count, tmp_path):
     out = tmp_path / 'rows.json'
-    command = [TOOL, benchmark, '--size', '24', '16', '--threads', '1', '--min-run-time', '0.01', '--out', out]
-    result = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
+    result = run(benchmark, '--only', only, '--out', out)
     assert result.returncode == 0, result.stderr
     rows = json.loads(out.read_text())['rows']
-    assert len(rows) == CASES[benchmark]
+    assert len(rows) == count
     assert rows[0]['case'] == rows[0]['reference']
     assert rows[0]['speedup'] == 1
     assert all(row['median_ms'] > 0 and row['case'] in result.stdout for row in rows)
+    assert any(only in row['case'] for row in rows)
+
+
+def test_unknown_case():
+    result = run('enhance', '--only', 'nothing')
+    assert result.returncode == 2
+    assert 'A, folded' in result.stderr and 'Traceback' not in result.stderr
+
+
+@pytest.mark.parametrize('variant', ['S', 'full', 'A'])
+def test_the_reference_computes_the_same(variant):
+    plain_enhance = runpy.run_path(str(TOOL))['plain_enhance']
+    torch.manual_seed(0)
+    y = 0.4 * torch.rand(1, 3, 9, 14, dtype=torch.float64)
+    for epsilon in (-1.0, 1e9):
+        model = RUAS(variant, epsilon=epsilon).double().eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+            expected = model.enhance(y).enhanced
+            torch.testing.assert_close(plain_enhance(model, y), expected, rtol=0, atol=1e-12)

@@ -2,7 +2,10 @@
 
 ``scene`` runs the scene module forward, or forward and backward; ``search`` one whole second-order step of the scene
 module's search, as its phase of the cooperative search takes it: architecture gradient, step of the architecture
-parameters, step of the weights.
+parameters, step of the weights; ``enhance`` the whole enhancer of every variant at inference.
+
+"Plain eager" is the derived model as it is written on paper: images in their ordinary layout, one convolution an edge,
+nothing merged and nothing in place. "Folded" is :func:`ruas_mm.modules.fold`.
 
 Times are medians of torch.utils.benchmark; every ratio is against the row named as its reference. Peak memory is what
 a step adds to a process of its own (CPU: resident set; CUDA: allocated), beyond what a step on a tiny image adds.
@@ -17,14 +20,19 @@ import os
 import resource
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 from torch.utils.benchmark import Timer
 
 from ruas_mm.losses import SceneLoss
-from ruas_mm.modules import DistillationCell, SceneModule
+from ruas_mm.models.enhance import RUAS
+from ruas_mm.models.enhance.ruas import VARIANTS
+from ruas_mm.modules import DistillationCell, SceneModule, fold
 from ruas_mm.search import MixedOp, architecture_gradient
 from ruas_mm.utils.fileio import atomic_write
 
@@ -52,6 +60,67 @@ def scene_step(searchable: bool, merged: bool, train: bool, args: argparse.Names
     if train:
         return lambda: module(y).features[-1].mean().backward()
     return torch.no_grad()(lambda: module(y))
+
+
+def plain_cell(cell: DistillationCell, x: Tensor) -> Tensor:
+    """Run a derived cell as METHOD §3 writes it."""
+    nodes = []
+    for distill, remain in zip(cell.operations[0:6:2], cell.operations[1:6:2], strict=True):
+        nodes.append(F.leaky_relu(distill(x), 0.05))
+        x = F.leaky_relu(remain(x) + x, 0.05)
+    nodes.append(F.leaky_relu(cell.operations[6](x), 0.05))
+    return cell.fuse(torch.cat(nodes, dim=1))
+
+
+def plain_scene(module: SceneModule, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a derived scene module with its default options as METHOD §2 writes it; return the last u and t."""
+
+    def local_max(x: Tensor) -> Tensor:
+        return F.max_pool2d(F.pad(x, (0, 1, 0, 1)), 2, stride=1)
+
+    guess = local_max(y)
+    for index, cell in enumerate(module.cells):
+        if index:
+            guess = local_max(u) - module.gamma * (u - y)  # noqa: F821
+        t = torch.clamp(torch.sigmoid(plain_cell(cell, guess)), module.t_min, 1)
+        u = torch.clamp(y / t, 0, 1)
+    return u, t
+
+
+def plain_enhance(model: RUAS, y: Tensor) -> Tensor:
+    """Run a derived enhancer as METHOD §5 writes it."""
+    u, _ = plain_scene(model.scene_module, y)
+    if model.noise_estimator is not None and not model.noise_estimator(u).abs().mean() > model.epsilon:
+        return u
+    if model.noise_removal is None:
+        return u
+    features = model.noise_removal.stem(u)
+    for cell in model.noise_removal.cells:
+        features = plain_cell(cell, features)
+    return torch.clamp(u - model.noise_removal.to_noise(features), 0, 1)
+
+
+def derived_step(form: str, args: argparse.Namespace) -> Callable[[], None]:
+    """Return one inference of the derived scene module, in the form ``plain eager`` or ``folded``."""
+    torch.manual_seed(0)
+    module = SceneModule().to(args.device).eval()
+    y = torch.rand(1, 3, args.size[1], args.size[0], device=args.device) * 0.2
+    if form == 'plain eager':
+        return torch.no_grad()(lambda: plain_scene(module, y))
+    module = fold(module)
+    return torch.no_grad()(lambda: module(y))
+
+
+def enhance_step(variant: str, form: str, args: argparse.Namespace) -> Callable[[], None]:
+    """Return one inference of an enhancer; the noise of the image is always removed, if the variant can."""
+    torch.manual_seed(0)
+    model = RUAS(variant, epsilon=-1.0).to(args.device).eval()
+    y = torch.rand(1, 3, args.size[1], args.size[0], device=args.device) * 0.2
+    if form == 'plain eager':
+        return torch.no_grad()(lambda: plain_enhance(model, y))
+    if form == 'folded':
+        model = fold(model)
+    return torch.no_grad()(lambda: model.enhance(y))
 
 
 def search_step(
@@ -108,7 +177,12 @@ CASES: dict[str, dict[str, tuple[str, Callable[[argparse.Namespace], Callable[[]
             lambda args: scene_step(True, True, False, args),
         ),
         'derived, training': ('searchable, plain, training', lambda args: scene_step(False, True, True, args)),
-        'derived, inference': ('searchable, plain, inference', lambda args: scene_step(False, True, False, args)),
+        'derived, plain eager, inference': (
+            'derived, plain eager, inference',
+            lambda args: derived_step('plain eager', args),
+        ),
+        'derived, inference': ('derived, plain eager, inference', lambda args: scene_step(False, True, False, args)),
+        'derived, folded, inference': ('derived, plain eager, inference', lambda args: derived_step('folded', args)),
     },
     'search': {
         'plain, ordinary layout': (
@@ -121,6 +195,11 @@ CASES: dict[str, dict[str, tuple[str, Callable[[argparse.Namespace], Callable[[]
             'plain, ordinary layout',
             lambda args: search_step(True, True, torch.channels_last, args),
         ),
+    },
+    'enhance': {
+        f'{variant}, {form}': (f'{variant}, plain eager', partial(enhance_step, variant, form))
+        for variant in VARIANTS
+        for form in ('plain eager', 'as trained', 'folded')
     },
 }
 
@@ -143,17 +222,25 @@ def peak_memory(case: str, args: argparse.Namespace) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
 
 
+def chosen_cases(args: argparse.Namespace) -> dict[str, tuple[str, Callable[[argparse.Namespace], Callable[[], None]]]]:
+    """Return the cases whose names contain ``--only``, and their references."""
+    cases = CASES[args.benchmark]
+    wanted = {name for case, (reference, _) in cases.items() if args.only in case for name in (case, reference)}
+    return {case: entry for case, entry in cases.items() if case in wanted}
+
+
 def measure(args: argparse.Namespace) -> list[Row]:
-    """Measure every case of a benchmark."""
+    """Measure the chosen cases of a benchmark."""
+    cases = chosen_cases(args)
     torch.set_num_threads(args.threads)
     # glibc keeps freed blocks below a threshold, which it raises as it goes, and the holes between them count as
     # resident. With a fixed one the children give every map back at once, and their peak is what a step needs.
     os.environ.setdefault('MALLOC_MMAP_THRESHOLD_', '1048576')
     # Memory first: a child's peak begins at what its parent held when it was started.
     with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
-        peaks = {case: pool.apply(peak_memory, (case, args)) for case in CASES[args.benchmark]}
+        peaks = {case: pool.apply(peak_memory, (case, args)) for case in cases}
     times = {}
-    for case, (_, build) in CASES[args.benchmark].items():
+    for case, (_, build) in cases.items():
         timer = Timer('step()', globals={'step': build(args)}, num_threads=args.threads)
         times[case] = timer.blocked_autorange(min_run_time=args.min_run_time).median
     return [
@@ -165,7 +252,7 @@ def measure(args: argparse.Namespace) -> list[Row]:
             times[reference] / times[case],
             peaks[case] / max(peaks[reference], 1e-9),
         )
-        for case, (reference, _) in CASES[args.benchmark].items()
+        for case, (reference, _) in cases.items()
     ]
 
 
@@ -173,6 +260,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('benchmark', choices=list(CASES))
+    parser.add_argument('--only', default='', metavar='TEXT', help='cases whose names contain it, and their references')
     parser.add_argument('--size', nargs=2, type=int, default=[600, 400], metavar=('WIDTH', 'HEIGHT'))
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='CPU threads')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
@@ -181,6 +269,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch finds no CUDA device here')
+    if not chosen_cases(args):
+        parser.error(f'--only {args.only}: choose from the cases {"; ".join(CASES[args.benchmark])}')
     return args
 
 
