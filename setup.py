@@ -25,6 +25,7 @@ setup(
     # wheel get the files behind them.
     package_data={
         'ruas_mm': [
+            'weights/*.pth',
             '.mim/*.yml',
             *('.mim/configs/**/*.py', '.mim/configs/**/*.yml'),
             *('.mim/tools/**/*.py', '.mim/tools/*.sh'),

@@ -15,7 +15,7 @@ from ruas_mm.utils.checkpoint import load_from_local
 _WEIGHTS = Path(__file__).parents[1] / 'weights'
 _PARTS = {'scene_module': 'SceneModule', 'noise_removal': 'NoiseRemoval', 'noise_estimator': 'NoiseEstimator'}
 # What enhances. Losses do not, and a checkpoint should not decide which other classes are built.
-_OPTIONS = ('genotype', 'epsilon', *_PARTS)
+MODEL_OPTIONS = ('genotype', 'epsilon', *_PARTS)
 
 
 def shipped_weights(variant: str) -> Path:
@@ -63,7 +63,7 @@ def load_enhancer(checkpoint: str | Path | None = None, variant: str | None = No
         raise ValueError(f'RUAS has no variant {variant!r}; choose from {", ".join(VARIANTS)}.')
     path = shipped_weights(variant or 'A') if checkpoint is None else Path(checkpoint)
     content = load_from_local(path, 'cpu')
-    config, state = _read(content, path)
+    config, state = read_model(content, path)
     held = config.get('variant', 'A')
     if held not in VARIANTS:
         raise ValueError(f'Checkpoint {path} is of an unknown variant {held!r}.')
@@ -79,8 +79,19 @@ def load_enhancer(checkpoint: str | Path | None = None, variant: str | None = No
     return model.eval()
 
 
-def _read(content: Any, path: Path) -> tuple[dict, dict[str, Tensor]]:
-    """Return config and weights of the model."""
+def read_model(content: Any, path: Path) -> tuple[dict, dict[str, Tensor]]:
+    """Return config and weights of the model in a checkpoint.
+
+    Args:
+        content (Any): What was loaded from the file.
+        path (Path): The file, for messages.
+
+    Returns:
+        tuple[dict, dict[str, Tensor]]: The config of :class:`ruas_mm.RUAS` and its state.
+
+    Raises:
+        ValueError: If there is no such model.
+    """
     if not isinstance(content, dict):
         raise ValueError(f'Checkpoint {path} holds no model.')
     if any(str(key).startswith('enhance_net.') for key in content):
@@ -128,7 +139,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 def _build(config: dict, variant: str, path: Path) -> RUAS:
-    options = {key: config[key] for key in _OPTIONS if key in config}
+    options = {key: config[key] for key in MODEL_OPTIONS if key in config}
     try:
         for part, name in _PARTS.items():
             kind = (options.get(part) or {}).get('type', name)

@@ -1,0 +1,45 @@
+"""Make small files of a trained ``ruas_mm.RUAS``, one a variant, which say how they are built."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+
+import torch
+
+from ruas_mm.apis.enhancer_checkpoint import MODEL_OPTIONS, load_enhancer, read_model
+from ruas_mm.models.enhance.ruas import VARIANTS
+from ruas_mm.utils.checkpoint import CheckpointError, load_from_local
+from ruas_mm.utils.fileio import atomic_write
+from ruas_mm.version import __version__
+
+
+def main() -> None:
+    """Run the tool."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('src', type=Path, help='checkpoint of a training')
+    parser.add_argument('folder', type=Path, help='where ruas_s.pth, ruas_full.pth and ruas_a.pth go')
+    parser.add_argument(
+        '--epsilon', type=float, help="noise score above which A removes the noise; by default the model's"
+    )
+    args = parser.parse_args()
+    try:
+        config, _ = read_model(load_from_local(args.src, 'cpu'), args.src)
+        for variant in VARIANTS[: VARIANTS.index(config.get('variant', 'A')) + 1]:
+            state = load_enhancer(args.src, variant).state_dict()
+            model = {key: config[key] for key in MODEL_OPTIONS if key in config}
+            if args.epsilon is not None:
+                model['epsilon'] = args.epsilon
+            meta = {'model': {'type': 'ruas_mm.RUAS', 'variant': variant, **model}, 'ruas_mm_version': __version__}
+            content = io.BytesIO()
+            torch.save({'meta': meta, 'state_dict': state}, content)
+            path = args.folder / f'ruas_{variant.lower()}.pth'
+            atomic_write(path, content.getvalue())
+            print(f'{path}: RUAS of variant {variant!r}, {sum(value.numel() for value in state.values())} weights')
+    except (OSError, ValueError, CheckpointError) as error:
+        raise SystemExit(f'publish.py: {error}') from error
+
+
+if __name__ == '__main__':
+    main()
