@@ -18,11 +18,10 @@ from ruas_mm.search.mixed_op import Kernel
 # Exactly these classes: a derived one may compute something else.
 _PARTS = (SceneModule, NoiseRemoval, NoiseEstimator)
 
-# float32 numbers in a vector register.
-_LANES = {'AVX512': 16, 'AVX2': 8}.get(torch.backends.cpu.get_cpu_capability(), 4)
-
-# Most neighbours that one packed convolution computes.
+# Most neighbours that one packed convolution computes, and most output channels that it has: as measured, one vector
+# register with AVX-512, three of AVX2's.
 _PIXELS = 4
+_CHANNELS = 24 if torch.backends.cpu.get_cpu_capability() == 'AVX2' else 16
 
 
 def fold(module: nn.Module, packed: bool = True) -> nn.Module:
@@ -76,7 +75,7 @@ class PackedConv(nn.Module):
         weight, bias, dilation = kernel
         outside, inside, side, _ = weight.shape
         reach = dilation * (side - 1)
-        self.pixels = next((n for n in (_PIXELS, _PIXELS // 2) if packed and n * outside <= _LANES), 1)
+        self.pixels = next((n for n in (_PIXELS, _PIXELS // 2) if packed and n * outside <= _CHANNELS), 1)
         self.padding = reach // 2
         self.dilation = (dilation, dilation)
         if self.pixels > 1:

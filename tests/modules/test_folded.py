@@ -56,14 +56,14 @@ def assert_same(module, y, tolerance):
     assert torch.equal(y, before), 'what runs in place must not reach the input'
 
 
-@pytest.fixture(params=[4, 8, 16], ids=['4 lanes', '8 lanes', '16 lanes'])
-def lanes(request, monkeypatch):
+@pytest.fixture(params=[6, 16, 24])
+def processor(request, monkeypatch):
     """How many pixels are packed depends on the processor."""
-    monkeypatch.setattr(folded, '_LANES', request.param)
+    monkeypatch.setattr(folded, '_CHANNELS', request.param)
 
 
 @pytest.mark.parametrize('operations', GENOTYPES.values(), ids=GENOTYPES)
-def test_genotypes_and_sizes(operations, lanes):
+def test_genotypes_and_sizes(operations, processor):
     scene = with_weights(SceneModule(genotype=genotype_of('scene', operations)))
     noise = with_weights(NoiseRemoval(genotype_of('noise_removal', operations)))
     for size in SIZES:
@@ -164,7 +164,7 @@ def test_subclasses_keep_their_own_forward():
 
 
 def test_packing_fills_the_registers(monkeypatch):
-    monkeypatch.setattr(folded, '_LANES', 16)
+    monkeypatch.setattr(folded, '_CHANNELS', 16)
     for outside, pixels in ((1, 4), (3, 4), (4, 4), (5, 2), (6, 2), (8, 2), (9, 1), (32, 1)):
         kernel = folded.Kernel(torch.rand(outside, 2, 3, 3), torch.rand(outside), 2)
         assert folded.PackedConv(kernel).pixels == pixels
