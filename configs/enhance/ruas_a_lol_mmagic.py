@@ -1,40 +1,20 @@
 """RUAS_A on LOL with mmagic's pipelines, data sets, metrics, loops and visualizer: ruas_a_lol.py in its terms."""
 
-_base_ = '../_base_/default_runtime.py'
+_base_ = './ruas_a_lol.py'
 
 # --- Often changed -------------------------------------------------------------------------------------------------
-data_root = 'data/lol/'  # LOL (v1) as released: our485/ and eval15/ with low/ and high/
-train_folder = 'our485/low'  # training needs no ground truth
-test_folders = dict(img='eval15/low', gt='eval15/high')
-batch_size = 1  # the release; a GPU
-num_workers = 2
-max_iters = 800  # the release
-base_lr = 0.015  # for 1 image an iteration; --auto-scale-lr adapts it to more GPUs
-# A new scene module already is a mild enhancer, and its loss alone soon burns out u: at the release's rate for modules
-# that start from noise, 0.015, within 50 iterations. So less is more here.
-scene_lr = 1e-5
-genotype = 'ruas_enhance_journal'  # name, file, or None for the searchable form
+# data_root, batch_size, max_iters, learning rates, genotype, …: as in ruas_a_lol.py
+test_prefix = dict(img='eval15/low', gt='eval15/high')
 
 # --- Sometimes changed ---------------------------------------------------------------------------------------------
-crop_size = (256, 256)  # height, width
-stages = 3  # K, Table II
-epsilon = 0.035  # noise score above which the noise is removed
-removal_lr = 2e-5  # the release: 1e-3 in every 50th iteration; its loss would rather have flat images
-
 model = dict(
     type='ruas_mm.RUASEditor',
-    variant='A',
-    genotype=genotype,
-    scene_module=dict(stages=stages),
-    scene_loss=dict(smoothness='neighbourhood'),
-    end_to_end=False,  # the release: each module by its own loss; True is the paper's Eq. 5
-    epsilon=epsilon,
     data_preprocessor=dict(type='ruas_mm.RUASEditDataPreprocessor'),  # or mmagic.DataPreprocessor
 )
 
 train_pipeline = [
     dict(type='mmagic.LoadImageFromFile', key='img'),
-    dict(type='mmagic.Crop', keys=['img'], crop_size=crop_size),
+    dict(type='mmagic.Crop', keys=['img'], crop_size=_base_.crop_size),
     dict(type='mmagic.Flip', keys=['img'], flip_ratio=0.5),
     dict(type='mmagic.PackInputs'),
 ]
@@ -44,61 +24,41 @@ test_pipeline = [
     dict(type='mmagic.PackInputs'),
 ]
 train_dataloader = dict(
-    batch_size=batch_size,
-    num_workers=num_workers,
-    persistent_workers=num_workers > 0,
-    sampler=dict(type='mmengine.InfiniteSampler', shuffle=True),
     dataset=dict(
+        _delete_=True,
         type='mmagic.BasicImageDataset',
-        data_root=data_root,
-        data_prefix=dict(img=train_folder),
+        data_root=_base_.data_root,
+        data_prefix=dict(img=_base_.train_folder),
         pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=num_workers,
-    persistent_workers=num_workers > 0,
-    drop_last=False,
-    sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
     dataset=dict(
+        _delete_=True,
         type='mmagic.BasicImageDataset',
-        data_root=data_root,
-        data_prefix=test_folders,
+        data_root=_base_.data_root,
+        data_prefix=test_prefix,
         test_mode=True,
         pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
 # Of the values before they are rounded to 8 bits; SSIM with Gaussian windows.
-val_evaluator = dict(type='mmagic.Evaluator', metrics=[dict(type='mmagic.PSNR'), dict(type='mmagic.SSIM')])
+val_evaluator = dict(
+    _delete_=True, type='mmagic.Evaluator', metrics=[dict(type='mmagic.PSNR'), dict(type='mmagic.SSIM')]
+)
 test_evaluator = val_evaluator
 
 # --- Rarely changed ------------------------------------------------------------------------------------------------
-train_cfg = dict(type='mmengine.IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='mmagic.MultiValLoop')
 test_cfg = dict(type='mmagic.MultiTestLoop')
-optim_wrapper = dict(
-    type='mmengine.OptimWrapper',
-    optimizer=dict(type='SGD', lr=base_lr, momentum=0.9, weight_decay=3e-4),
-    clip_grad=dict(max_norm=5.0),
-    paramwise_cfg=dict(
-        custom_keys={
-            'scene_module': dict(lr_mult=scene_lr / base_lr),
-            'noise_removal': dict(lr_mult=removal_lr / base_lr),
-        }
-    ),
-)
-param_scheduler = []
-auto_scale_lr = dict(enable=False, base_batch_size=1)
-log_processor = dict(by_epoch=False)
 default_scope = 'mmagic'
 default_hooks = dict(
-    checkpoint=dict(by_epoch=False, interval=max_iters),
     # mmagic's; tools/test.py --show-dir turns it on.
-    visualization=dict(type='ruas_mm.BasicVisualizationHook', on_val=False, on_test=False),
+    visualization=dict(_delete_=True, type='ruas_mm.BasicVisualizationHook', on_val=False, on_test=False),
 )
 visualizer = dict(
+    _delete_=True,
     type='mmagic.ConcatImageVisualizer',
     vis_backends=_base_.vis_backends,
     fn_key='img_path',
