@@ -19,7 +19,7 @@ from ruas_mm.apis.input_files import Failure, find_files, read_files, reason_of
 from ruas_mm.apis.pictures import Picture
 from ruas_mm.apis.tiling import find_reach, split
 from ruas_mm.modules import fold
-from ruas_mm.search import SearchSlots
+from ruas_mm.search import searchable_slots
 
 # dtype -> white.
 _WHITE = {'uint8': 255, 'uint16': 65535, 'float16': 1, 'float32': 1, 'float64': 1}
@@ -72,7 +72,7 @@ class RUASInferencer:
         self.reach = find_reach(self._everything)
         self.device = device or get_device()
         try:
-            if torch.device(self.device).type == 'cpu' and _is_derived(self.model):
+            if torch.device(self.device).type == 'cpu' and not searchable_slots(self.model):
                 self.model = fold(self.model)  # after the reach was measured: folded, NaN spreads further than values
             self.model.to(torch.device(self.device))
         except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
@@ -250,10 +250,6 @@ class RUASInferencer:
         if self.model.noise_estimator is not None:
             parts.append(self.model.noise_estimator(u))
         return sum(parts)
-
-
-def _is_derived(model: torch.nn.Module) -> bool:
-    return not any(isinstance(part, SearchSlots) and part.searchable for part in model.modules())
 
 
 def _batch_key(picture: Picture | Failure) -> tuple | None:

@@ -21,7 +21,7 @@ from ruas_mm.engine.objective import objective, set_phase, undisturbed
 from ruas_mm.engine.random_state import get_random_state, set_random_state
 from ruas_mm.engine.search_history import SearchHistory, entropy
 from ruas_mm.engine.validation_stream import ValidationStream
-from ruas_mm.search import Phase, SearchSlots, architecture_gradient, derive_genotype
+from ruas_mm.search import Phase, architecture_gradient, derive_genotype, searchable_slots
 
 STRATEGIES = ('cooperative', 'independent', 'global')
 _KEY = 'ruas_search'  # of a checkpoint
@@ -134,7 +134,7 @@ class CooperativeSearchHook(Hook):
         """Check the model, build stream, optimizer and schedule, and take up the state of the run to resume."""
         self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         scene = getattr(self.model, 'scene_module', None)
-        self.slots = [module for module in self.model.modules() if _is_searchable(module)]
+        self.slots = searchable_slots(self.model)
         inside = set() if scene is None else {id(module) for module in scene.modules()}
         self._alphas = {
             Phase.SCENE: [slots.alphas for slots in self.slots if id(slots) in inside],
@@ -434,10 +434,6 @@ class CooperativeSearchHook(Hook):
         end = loop.max_epochs if cfg.get('by_epoch', True) else loop.max_iters
         defaults = dict(optimizer=self.optimizer, epoch_length=len(loop.dataloader), end=end)
         return PARAM_SCHEDULERS.build(cfg, default_args=defaults)
-
-
-def _is_searchable(module: nn.Module) -> bool:
-    return isinstance(module, SearchSlots) and module.searchable
 
 
 def _average(gradients: list[Tensor]) -> list[Tensor]:

@@ -5,7 +5,7 @@ from ruas_mm.search.genotype import Genotype
 from ruas_mm.search.mixed_op import MixedOp
 from ruas_mm.search.operations import HIGH_LEVEL_SPACE, OPERATIONS, SCENE_SPACE, Operation, build_operation
 from ruas_mm.search.phase import Phase
-from ruas_mm.search.slots import GenotypeLike, SearchSlots, derive_genotype
+from ruas_mm.search.slots import GenotypeLike, SearchSlots, derive_genotype, searchable_slots
 
 __all__ = [
     'HIGH_LEVEL_SPACE',
@@ -20,4 +20,5 @@ __all__ = [
     'architecture_gradient',
     'build_operation',
     'derive_genotype',
+    'searchable_slots',
 ]

@@ -96,6 +96,18 @@ class SearchSlots(nn.Module):
         return dict(zip(self.names, choices, strict=True))
 
 
+def searchable_slots(model: nn.Module) -> list[SearchSlots]:
+    """Find what is still open in a model.
+
+    Args:
+        model (nn.Module): Any model.
+
+    Returns:
+        list[SearchSlots]: Its slots in searchable form.
+    """
+    return [module for module in model.modules() if isinstance(module, SearchSlots) and module.searchable]
+
+
 def derive_genotype(model: nn.Module, origin: dict | None = None) -> Genotype:
     """Read off the architecture of a model.
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ruas_mm.engine.objective import objective, undisturbed
-from ruas_mm.search import Phase, SearchSlots, architecture_gradient
+from ruas_mm.search import Phase, architecture_gradient, searchable_slots
 
 
 def random_batch(args: argparse.Namespace) -> dict[str, list]:
@@ -38,11 +38,7 @@ def step(model: Any, phase: Phase, weight_optimizer: torch.optim.Optimizer, args
     """One architecture step and one weight step of a phase."""
     scene = {id(p) for p in model.scene_module.parameters()}
     mine = [p for p in model.parameters() if (id(p) in scene) == (phase is Phase.SCENE)]
-    alphas = [
-        m.alphas
-        for m in model.modules()
-        if isinstance(m, SearchSlots) and m.searchable and any(m.alphas is p for p in mine)
-    ]
+    alphas = [slots.alphas for slots in searchable_slots(model) if any(slots.alphas is p for p in mine)]
     train, val = random_batch(args), random_batch(args)
     with undisturbed(model):
         architecture_gradient(
