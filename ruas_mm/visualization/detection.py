@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import mmcv
 import numpy as np
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 
-from ruas_mm.visualization.panels import scene_panels, side_by_side
+from ruas_mm.visualization.panels import hand_out, scene_panels, side_by_side
 
 
 class RUASDetVisualizer(DetLocalVisualizer):
@@ -75,11 +74,4 @@ class RUASDetVisualizer(DetLocalVisualizer):
                 panels['detections'] = self._draw_instances(canvas, found, classes, palette)
             if draw_gt and 'gt_instances' in data_sample:
                 panels['ground truth'] = self._draw_instances(canvas, data_sample.gt_instances, classes, palette)
-        strip = side_by_side(panels)
-        self.set_image(strip)
-        if show:
-            self.show(strip, win_name=name, wait_time=wait_time)
-        if out_file is not None:
-            mmcv.imwrite(strip[..., ::-1], out_file)
-        else:
-            self.add_image(name, strip, step)
+        hand_out(self, name, side_by_side(panels), show, wait_time, out_file, step)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import mmcv
 import numpy as np
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 
-from ruas_mm.visualization.panels import side_by_side, to_picture
+from ruas_mm.visualization.panels import hand_out, side_by_side, to_picture
 
 
 class RUASEnhanceVisualizer(Visualizer):
@@ -49,11 +48,4 @@ class RUASEnhanceVisualizer(Visualizer):
             panels['illumination t^K'] = to_picture(sample.illumination)
         if draw_gt and 'gt' in sample:
             panels['ground truth'] = to_picture(sample.gt / 255)
-        strip = side_by_side(panels)
-        self.set_image(strip)
-        if show:
-            self.show(strip, win_name=name, wait_time=wait_time)
-        if out_file is not None:
-            mmcv.imwrite(strip[..., ::-1], out_file)
-        else:
-            self.add_image(name, strip, step)
+        hand_out(self, name, side_by_side(panels), show, wait_time, out_file, step)

@@ -8,6 +8,7 @@ import cv2
 import mmcv
 import numpy as np
 from mmengine.structures import PixelData
+from mmengine.visualization import Visualizer
 from torch import Tensor
 
 
@@ -53,3 +54,32 @@ def side_by_side(panels: Mapping[str, np.ndarray], bar: int = 22) -> np.ndarray:
         cv2.putText(column, title, (4, bar - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
         columns.append(column)
     return np.concatenate(columns, axis=1)
+
+
+def hand_out(
+    visualizer: Visualizer,
+    name: str,
+    strip: np.ndarray,
+    show: bool = False,
+    wait_time: float = 0,
+    out_file: str | None = None,
+    step: int = 0,
+) -> None:
+    """Show a strip, write it or hand it to the backends, as ``add_datasample`` of every visualizer is asked to.
+
+    Args:
+        visualizer (Visualizer): Holds the backends.
+        name (str): Name of the picture.
+        strip (np.ndarray): RGB uint8 picture of shape (H, W, 3).
+        show (bool): Whether to open a window.
+        wait_time (float): How long the window stays, in seconds; 0 waits for a key.
+        out_file (str, optional): File to write; None for the backends.
+        step (int): Step under which backends record the picture.
+    """
+    visualizer.set_image(strip)
+    if show:
+        visualizer.show(strip, win_name=name, wait_time=wait_time)
+    if out_file is not None:
+        mmcv.imwrite(strip[..., ::-1], out_file)
+    else:
+        visualizer.add_image(name, strip, step)
