@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ruas_mm.losses.synthetic_noise import SyntheticNoise
+from ruas_mm.losses.synthetic_noise import SyntheticNoiseLoss
 
 
 def total_variation(x: Tensor) -> Tensor:
@@ -55,25 +55,14 @@ class DenoisingLoss(nn.Module):
         }
 
 
-class SyntheticDenoisingLoss(nn.Module):
+class SyntheticDenoisingLoss(SyntheticNoiseLoss):
     """Has the noise removal take synthetic noise away again: the mean absolute error of the result (our own).
 
     Unlike :class:`DenoisingLoss` it does not end in flat images, however long the training. No gradient reaches the
     scene module.
 
-    Args:
-        reduction (int): See :class:`SyntheticNoise`.
-        strength (float): See :class:`SyntheticNoise`.
-        weight (float): Weight of the loss.
-
-    Raises:
-        ValueError: If an option has no such value.
+    Its options are those of :class:`SyntheticNoiseLoss`.
     """
-
-    def __init__(self, reduction: int = 4, strength: float = 0.15, weight: float = 1.0) -> None:
-        super().__init__()
-        self.synthetic_noise = SyntheticNoise(reduction, strength)
-        self.weight = weight
 
     def forward(self, removal: Callable[[Tensor], Tensor], u: Tensor) -> dict[str, Tensor]:
         """Compute the loss. No gradient reaches ``u``.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ruas_mm.losses.synthetic_noise import SyntheticNoise
+from ruas_mm.losses.synthetic_noise import SyntheticNoiseLoss
 
 
-class NoiseEstimationLoss(nn.Module):
+class NoiseEstimationLoss(SyntheticNoiseLoss):
     """Has the noise estimator find noise that was added to scene features (our choice, METHOD §5).
 
     The estimator has to tell synthetic noise, pixel by pixel: the loss is the mean squared error. Its score then is in
@@ -18,19 +18,8 @@ class NoiseEstimationLoss(nn.Module):
     how the authors' own weights behave (see :class:`ruas_mm.NoiseEstimator`), so that one threshold serves both. The
     target is what remains of the noise after the values are cut off at 0 and 1.
 
-    Args:
-        reduction (int): See :class:`SyntheticNoise`.
-        strength (float): See :class:`SyntheticNoise`.
-        weight (float): Weight of the loss.
-
-    Raises:
-        ValueError: If an option has no such value.
+    Its options are those of :class:`SyntheticNoiseLoss`.
     """
-
-    def __init__(self, reduction: int = 4, strength: float = 0.15, weight: float = 1.0) -> None:
-        super().__init__()
-        self.synthetic_noise = SyntheticNoise(reduction, strength)
-        self.weight = weight
 
     def forward(self, estimator: Callable[[Tensor], Tensor], u: Tensor) -> dict[str, Tensor]:
         """Compute the loss. No gradient reaches ``u``.

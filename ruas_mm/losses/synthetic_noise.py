@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class SyntheticNoise:
@@ -74,3 +74,21 @@ class SyntheticNoise:
             spread = shared / 2
             noise = (noise + spread * (noise.roll(1, dim) + noise.roll(-1, dim))) / (1 + 2 * spread**2).sqrt()
         return (u + self.strength * (read**2 + shot**2 * u).sqrt() * noise).clamp(0, 1)
+
+
+class SyntheticNoiseLoss(nn.Module):
+    """What losses that learn from synthetic noise share.
+
+    Args:
+        reduction (int): See :class:`SyntheticNoise`.
+        strength (float): See :class:`SyntheticNoise`.
+        weight (float): Weight of the loss.
+
+    Raises:
+        ValueError: If an option has no such value.
+    """
+
+    def __init__(self, reduction: int = 4, strength: float = 0.15, weight: float = 1.0) -> None:
+        super().__init__()
+        self.synthetic_noise = SyntheticNoise(reduction, strength)
+        self.weight = weight
