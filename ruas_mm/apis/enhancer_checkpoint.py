@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import io
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ruas_mm.models.enhance import RUAS
 from ruas_mm.models.enhance.ruas import VARIANTS
 from ruas_mm.utils.checkpoint import load_from_local
+from ruas_mm.utils.fileio import atomic_write
+from ruas_mm.version import __version__
 
 _WEIGHTS = Path(__file__).parents[1] / 'weights'
 _PARTS = {'scene_module': 'SceneModule', 'noise_removal': 'NoiseRemoval', 'noise_estimator': 'NoiseEstimator'}
@@ -77,6 +81,23 @@ def load_enhancer(checkpoint: str | Path | None = None, variant: str | None = No
         raise ValueError(f'Checkpoint {path} has {trained} stages, so stages must be 1 to {trained}, not {stages}.')
     del model.scene_module.cells[stages or trained :]
     return model.eval()
+
+
+def save_enhancer(path: Path, model: dict, state: dict[str, Tensor], **meta: Any) -> None:
+    """Write a checkpoint that says how its model is built, whole or not at all; :func:`load_enhancer` reads it.
+
+    Args:
+        path (Path): The file.
+        model (dict): Config of :class:`ruas_mm.RUAS`.
+        state (dict[str, Tensor]): Its weights.
+        **meta (Any): What else the file is to say about itself.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    content = io.BytesIO()
+    torch.save({'meta': {**meta, 'model': model, 'ruas_mm_version': __version__}, 'state_dict': state}, content)
+    atomic_write(path, content.getvalue())
 
 
 def read_model(content: Any, path: Path) -> tuple[dict, dict[str, Tensor]]:

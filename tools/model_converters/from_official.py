@@ -11,19 +11,16 @@ conference's (without ``estimation.*``; variant full). No code from the file is 
 from __future__ import annotations
 
 import argparse
-import io
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
+from ruas_mm.apis.enhancer_checkpoint import save_enhancer
 from ruas_mm.models.enhance import RUAS
 from ruas_mm.search import Genotype
 from ruas_mm.utils.checkpoint import CheckpointError, load_from_local
-from ruas_mm.utils.fileio import atomic_write
-from ruas_mm.version import __version__
 
 
 class Release(NamedTuple):
@@ -132,13 +129,10 @@ def main() -> None:
         except ConversionError as error:
             raise ConversionError(f"{args.src} is not one of the authors' checkpoints: {error}.") from None
         origin = f'{args.src.name}, published by the authors of RUAS with the {release.name}'
-        meta = {'origin': origin, 'model': converted['model'], 'ruas_mm_version': __version__}
-        content = io.BytesIO()
-        torch.save({'meta': meta, 'state_dict': converted['state_dict']}, content)
         genotype = Genotype(converted['model']['genotype'], origin={'what': f'architecture of {origin}'})
         genotype_path = args.dst.with_suffix('.genotype.json')
         genotype.save(genotype_path)
-        atomic_write(args.dst, content.getvalue())
+        save_enhancer(args.dst, converted['model'], converted['state_dict'], origin=origin)
     except (CheckpointError, OSError, ValueError) as error:
         raise SystemExit(f'from_official.py: {error}') from None
     print(f'{args.dst}: RUAS of variant {release.variant!r} from {origin}')

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
 
-import torch
-
-from ruas_mm.apis.enhancer_checkpoint import MODEL_OPTIONS, load_enhancer, read_model
+from ruas_mm.apis.enhancer_checkpoint import MODEL_OPTIONS, load_enhancer, read_model, save_enhancer
 from ruas_mm.models.enhance.ruas import VARIANTS
 from ruas_mm.utils.checkpoint import CheckpointError, load_from_local
-from ruas_mm.utils.fileio import atomic_write
-from ruas_mm.version import __version__
 
 
 def main() -> None:
@@ -31,11 +26,8 @@ def main() -> None:
             model = {key: config[key] for key in MODEL_OPTIONS if key in config}
             if args.epsilon is not None:
                 model['epsilon'] = args.epsilon
-            meta = {'model': {'type': 'ruas_mm.RUAS', 'variant': variant, **model}, 'ruas_mm_version': __version__}
-            content = io.BytesIO()
-            torch.save({'meta': meta, 'state_dict': state}, content)
             path = args.folder / f'ruas_{variant.lower()}.pth'
-            atomic_write(path, content.getvalue())
+            save_enhancer(path, {'type': 'ruas_mm.RUAS', 'variant': variant, **model}, state)
             print(f'{path}: RUAS of variant {variant!r}, {sum(value.numel() for value in state.values())} weights')
     except (OSError, ValueError, CheckpointError) as error:
         raise SystemExit(f'publish.py: {error}') from error
