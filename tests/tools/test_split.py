@@ -75,6 +75,33 @@ def test_the_paper_s_split_of_exdark(tmp_path):
     assert '963 of 7363 images left over, seed 0' in done.stdout
 
 
+def test_the_paper_s_split_of_acdc(tmp_path):
+    """All labelled night images, and others; pinned, for the figures' sake."""
+    for part, total in dict(train=400, val=106, test=500, train_ref=400).items():
+        for number in range(total):
+            drive = f'GOPR035{number % 7}'
+            path = tmp_path / f'rgb_anon/night/{part}/{drive}/{drive}_frame_{number:06}_rgb_anon.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    globs = [f'--glob=rgb_anon/night/{part}/*/*_rgb_anon.png' for part in ('train', 'val')]
+    done = run(tmp_path, *globs, '--train', 400, '--val', 106, '--seed', 0)
+    assert done.returncode == 0, done.stderr
+    train, val = (read(tmp_path / f'splits/{part}.txt') for part in ('train', 'val'))
+    assert (len(set(train)), len(set(val)), len({*train, *val})) == (400, 106, 506)
+    assert {image_id.split('/')[0] for image_id in train} == {'train', 'val'}
+    assert val[0] == 'train/GOPR0350/GOPR0350_frame_000000_rgb_anon'
+    assert val[-1] == 'val/GOPR0356/GOPR0356_frame_000083_rgb_anon'
+
+
+def test_several_patterns(root):
+    (root / 'image2').mkdir()
+    (root / 'image2/7.png').touch()
+    assert run(root, '--glob', 'image/1?.*', '--glob', 'image/*5.png', '--train', 12).returncode == 0
+    assert read(root / 'splits/train.txt') == ['5', *map(str, range(10, 20)), '25']
+    assert run(root, '--glob', 'image/1.*', '--glob', 'image2/*', '--train', 2).returncode == 0
+    assert read(root / 'splits/train.txt') == ['image2/7', 'image/1']
+
+
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
@@ -83,6 +110,7 @@ def test_the_paper_s_split_of_exdark(tmp_path):
         (['--train', 'all'], "expected a number of images of at least 1, found 'all'"),
         ([], 'expected at least one of --train, --val and --test'),
         (['--train', 1, '--glob', 'images/*'], "no image matches 'images/*'"),
+        (['--train', 1, '--glob', 'image/*', '--glob', 'images/*'], "no image matches 'images/*'"),
         (['--train', 1, '--glob', '/*'], 'expected a pattern relative to'),
     ],
 )

@@ -1,4 +1,4 @@
-"""Draw random, disjoint lists of images from a folder, the same ones for the same seed.
+r"""Draw random, disjoint lists of images from a folder, the same ones for the same seed.
 
 The paper's split of DARK FACE, 5000 images to train and 1000 to test:
 
@@ -8,12 +8,18 @@ writes ``data/darkface/splits/train.txt`` and ``test.txt``, one image id a line.
 ``ann_file='splits/train.txt'``. Other layouts are found by a pattern. The paper's split of ExDark, 5200 and 1200:
 
     python tools/dataset_tools/split.py data/exdark --glob 'ExDark/*/*' --train 5200 --test 1200 --seed 0
+
+The paper's split of the night images of ACDC, 400 and 106 out of all that have labels (those in ``test`` have none):
+
+    python tools/dataset_tools/split.py data/acdc --glob 'rgb_anon/night/train/*/*_rgb_anon.png' \
+        --glob 'rgb_anon/night/val/*/*_rgb_anon.png' --train 400 --val 106 --seed 0
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -23,38 +29,41 @@ from ruas_mm.utils.images import IMAGE_SUFFIXES, natural_key
 PARTS = ('train', 'val', 'test')
 
 
-def find_images(folder: Path, pattern: str) -> list[str]:
-    """List the ids of the images that a pattern finds.
+def fixed_part(pattern: str) -> Path:
+    """Tell the folders of a pattern before its first wildcard."""
+    folders = Path(pattern).parts[:-1]
+    wild = (number for number, part in enumerate(folders) if any(sign in part for sign in '*?['))
+    return Path(*folders[: next(wild, len(folders))])
+
+
+def find_images(folder: Path, patterns: list[str]) -> list[str]:
+    """List the ids of the images that patterns find.
 
     Args:
         folder (Path): Where to look.
-        pattern (str): Glob relative to ``folder``; ``**`` descends.
+        patterns (list[str]): Globs relative to ``folder``; ``**`` descends.
 
     Returns:
-        list[str]: Paths below the fixed part of the pattern, without suffix, in numerical order.
+        list[str]: Paths below the fixed part that all patterns have in common, without suffix, in numerical order.
 
     Raises:
-        ValueError: If the folder does not exist, nothing is found, or two images share an id.
+        ValueError: If the folder does not exist, a pattern finds nothing, or two images share an id.
     """
     if not folder.is_dir():
         raise ValueError(f'{folder}: no such folder.')
-    if Path(pattern).is_absolute():
-        raise ValueError(f'--glob {pattern}: expected a pattern relative to {folder}.')
-    fixed = folder
-    for part in Path(pattern).parts[:-1]:
-        if any(sign in part for sign in '*?['):
-            break
-        fixed /= part
+    for pattern in patterns:
+        if Path(pattern).is_absolute():
+            raise ValueError(f'--glob {pattern}: expected a pattern relative to {folder}.')
+    common = folder / os.path.commonpath([fixed_part(pattern) for pattern in patterns])
     found: dict[str, Path] = {}
-    for path in folder.glob(pattern):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith('.'):
-            continue
-        image_id = path.relative_to(fixed).with_suffix('').as_posix()
-        if image_id in found:
-            raise ValueError(f'{found[image_id]} and {path} would share the id {image_id!r}; keep one of them.')
-        found[image_id] = path
-    if not found:
-        raise ValueError(f'{folder}: no image matches {pattern!r}; --glob says where they are.')
+    for pattern in patterns:
+        images = [p for p in folder.glob(pattern) if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.')]
+        if not images:
+            raise ValueError(f'{folder}: no image matches {pattern!r}; --glob says where they are.')
+        for path in images:
+            image_id = path.relative_to(common).with_suffix('').as_posix()
+            if found.setdefault(image_id, path) != path:
+                raise ValueError(f'{found[image_id]} and {path} would share the id {image_id!r}; keep one of them.')
     return sorted(found, key=natural_key)
 
 
@@ -97,7 +106,9 @@ def main() -> None:
     for part in PARTS:
         parser.add_argument(f'--{part}', type=size, metavar='N', help=f'images of {part}.txt; left out: no such list')
     parser.add_argument('--seed', type=int, default=0, help='another seed, another draw (default: %(default)s)')
-    parser.add_argument('--glob', default='image/*', metavar='PATTERN', help='the images (default: %(default)s)')
+    parser.add_argument(
+        '--glob', action='append', metavar='PATTERN', help='the images (default: image/*); may be given several times'
+    )
     parser.add_argument('--out', type=Path, metavar='DIR', help='where the lists go (default: FOLDER/splits)')
     args = parser.parse_args()
 
@@ -106,7 +117,7 @@ def main() -> None:
         parser.error('expected at least one of --train, --val and --test')
     out = args.out or args.folder / 'splits'
     try:
-        ids = find_images(args.folder, args.glob)
+        ids = find_images(args.folder, args.glob or ['image/*'])
         parts = split(ids, sizes, args.seed)
         for name, chosen in parts.items():
             atomic_write(out / f'{name}.txt', ''.join(f'{image_id}\n' for image_id in chosen))

@@ -10,6 +10,7 @@ import numpy as np
 from mmdet.datasets import BaseDetDataset
 from mmengine import fileio
 
+from ruas_mm.datasets.image_list import read_image_list
 from ruas_mm.datasets.image_size import image_size
 from ruas_mm.utils.images import IMAGE_SUFFIXES, natural_key
 
@@ -148,26 +149,15 @@ class DarkFaceDataset(BaseDetDataset):
         if not self.ann_file:
             return found
 
-        try:
-            lines = fileio.get_text(self.ann_file, backend_args=self.backend_args).splitlines()
-        except FileNotFoundError:
-            raise FileNotFoundError(
-                f'{self.ann_file}: no such list of images; tools/dataset_tools/split.py writes one, and ann_file="" '
-                'takes all images.'
-            ) from None
         chosen: dict[str, str] = {}
-        for number, entry in enumerate(map(str.strip, lines), start=1):
-            if not entry:
-                continue
+        for where, entry in read_image_list(self.ann_file, self.backend_args):
             stem, suffix = osp.splitext(entry)
             image_id = stem if suffix.lower() in IMAGE_SUFFIXES else entry
             if image_id not in found or entry not in (image_id, found[image_id]):
-                raise FileNotFoundError(f'{self.ann_file}, line {number}: no image {entry!r} in {folder}.')
+                raise FileNotFoundError(f'{where}: no image {entry!r} in {folder}.')
             if image_id in chosen:
-                raise ValueError(f'{self.ann_file}, line {number}: image {entry!r} is listed twice.')
+                raise ValueError(f'{where}: image {entry!r} is listed twice.')
             chosen[image_id] = found[image_id]
-        if not chosen:
-            raise ValueError(f'{self.ann_file}: expected one image a line, found none.')
         return chosen
 
     def _check_orphans(self, names: dict[str, str]) -> None:

@@ -1,0 +1,7 @@
+"""Segmentation data sets in the dark and a strict loader of label maps, for mmseg."""
+
+from ruas_mm.datasets.segmentation.acdc_night import ACDCNightDataset
+from ruas_mm.datasets.segmentation.camvid import CamVidDataset
+from ruas_mm.datasets.segmentation.load_seg_labels import LoadSegLabels
+
+__all__ = ['ACDCNightDataset', 'CamVidDataset', 'LoadSegLabels']
