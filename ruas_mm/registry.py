@@ -35,15 +35,22 @@ COMPONENTS: dict[str, dict[str, str]] = {
         'SSDHead': 'ruas_mm.models.detection',
         'SSDVGG': 'ruas_mm.models.detection',
         'DetTTAModel': 'ruas_mm.models.detection',
+        'RUASSegDataPreprocessor': 'ruas_mm.models.segmentation',
+        'RUASEncoderDecoder': 'ruas_mm.models.segmentation',
+        'SearchableDeepLabHead': 'ruas_mm.models.segmentation',
+        'SegTTAModel': 'ruas_mm.models.segmentation',
     },
     'dataset': {
         'DarkFaceDataset': 'ruas_mm.datasets.detection',
         'ExDarkDataset': 'ruas_mm.datasets.detection',
+        'ACDCNightDataset': 'ruas_mm.datasets.segmentation',
+        'CamVidDataset': 'ruas_mm.datasets.segmentation',
         'LowLightDataset': 'ruas_mm.datasets.enhance',
         'split_dataset': 'ruas_mm.datasets',
     },
     'transform': {
         'LoadGroundTruth': 'ruas_mm.datasets.enhance',
+        'LoadSegLabels': 'ruas_mm.datasets.segmentation',
         'LowLightSynthesis': 'ruas_mm.datasets.transforms',
         'PackEnhanceInputs': 'ruas_mm.datasets.enhance',
         'RandomCrop': 'ruas_mm.datasets.enhance',
@@ -60,6 +67,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
     'visualizer': {
         'RUASDetVisualizer': 'ruas_mm.visualization.detection',
+        'RUASSegVisualizer': 'ruas_mm.visualization.segmentation',
         'RUASEnhanceVisualizer': 'ruas_mm.visualization.enhancement',
     },
 }
@@ -67,9 +75,12 @@ COMPONENTS: dict[str, dict[str, str]] = {
 # Packages of this project that need a host, and what of the host they need.
 _HOSTS = {
     'ruas_mm.models.detection': 'mmdet.models',
+    'ruas_mm.models.segmentation': 'mmseg.models',
     'ruas_mm.models.enhance.editor': 'mmagic.models',
     'ruas_mm.datasets.detection': 'mmdet.datasets',
+    'ruas_mm.datasets.segmentation': 'mmseg.datasets',
     'ruas_mm.visualization.detection': 'mmdet.visualization',
+    'ruas_mm.visualization.segmentation': 'mmseg.visualization',
     'ruas_mm.visualization.mmagic_hook': 'mmagic.engine',
     'ruas_mm.datasets.enhance': 'mmcv.transforms',
     'ruas_mm.visualization.enhancement': 'mmcv',

@@ -208,6 +208,37 @@ def test_detector_runs(name, seeded):
         assert config.model.type == 'ruas_mm.ScenePretrainer'
 
 
+SEGMENTATION = [name for name in CONFIGS if name.startswith('segmentation')]
+
+
+@pytest.mark.parametrize('name', SEGMENTATION)
+def test_segmentor_runs(name, seeded):
+    """One training step's losses and gradients, and one prediction: the plain baselines included."""
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    config = load(name)
+    config.model.data_preprocessor.update(size=None, size_divisor=1)  # not to the crop's size, 512x512
+    model = registry.MODELS.build(config.model)
+    size = (64, 80)
+    sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))
+    sample.gt_sem_seg = PixelData(data=torch.randint(config.model.decode_head.num_classes, (1, *size)))
+    image = torch.randint(60, (3, *size), dtype=torch.uint8)
+    batch = {'inputs': [image, image.flip(-1)], 'data_samples': [sample, sample.clone()]}
+    data = model.train().data_preprocessor(batch, True)
+    loss, log = model.parse_losses(model(**data, mode='loss'))
+    assert loss.isfinite() and all(value.isfinite() for value in log.values())
+    loss.backward()
+    scene = getattr(model.data_preprocessor, 'scene_module', None)
+    for parameter in scene.parameters() if scene is not None else ():
+        assert parameter.grad is None if not parameter.requires_grad else parameter.grad.isfinite().all()
+    model.zero_grad()
+    with torch.no_grad():
+        result = model.eval().test_step({key: values[:1] for key, values in batch.items()})[0]
+    assert ('scene' in result) == (scene is not None)
+    assert result.pred_sem_seg.data.shape == (1, *size) and result.seg_logits.data.isfinite().all()
+
+
 @pytest.mark.parametrize(
     'name', [name for name in CONFIGS if name.startswith('enhance') and not name.endswith('_mmagic.py')]
 )
@@ -246,4 +277,24 @@ def test_baselines_differ_from_ours_by_the_method_alone():
                 part.pop('genotype', None)
         theirs, mine = plain.to_dict(), ours.to_dict()
         for key in {*theirs, *mine} - {'genotype', 'scene_genotype', 'stages'}:
+            assert theirs.get(key) == mine.get(key), key
+
+
+def test_segmentation_baselines_differ_from_ours_by_the_method_alone():
+    """A plain DeepLabV3+ is mmseg's own model; data, budget and sizes are those of its RUAS partner."""
+    pairs = [(name, name.replace('/deeplab', '/ruas_deeplab')) for name in SEGMENTATION if '/deeplab' in name]
+    assert pairs
+    for plain, ours in pairs:
+        plain, ours = load(plain), load(ours)
+        assert plain.model.data_preprocessor.pop('scene_module') is None
+        ours.model.data_preprocessor.pop('scene_module')
+        assert plain.model.pop('type') == 'mmseg.EncoderDecoder' and ours.model.pop('type')
+        heads = plain.model.pop('decode_head'), ours.model.pop('decode_head')
+        assert heads[0].pop('type') == 'mmseg.DepthwiseSeparableASPPHead' and heads[1].pop('type')
+        assert list(heads[0].pop('dilations')) == [1, 6, 12, 18]
+        for key in ('branches', 'reduced_channels', 'genotype'):
+            heads[1].pop(key)
+        assert heads[0] == heads[1]
+        theirs, mine = plain.to_dict(), ours.to_dict()
+        for key in {*theirs, *mine} - {'head'}:
             assert theirs.get(key) == mine.get(key), key

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip('mmdet.models')
+pytest.importorskip('mmseg.models')
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_memory_of_a_small_search(tmp_path):
+@pytest.mark.parametrize('name', ['detection/ruas_ssd_demo_search.py', 'segmentation/ruas_deeplab_demo_search.py'])
+def test_memory_of_a_small_search(name, tmp_path):
     tool = ROOT / 'tools' / 'analysis_tools' / 'search_memory.py'
-    config = ROOT / 'configs' / 'detection' / 'ruas_ssd_demo_search.py'
     done = subprocess.run(
-        [sys.executable, str(tool), str(config), '--size', '96', '64'],
+        [sys.executable, str(tool), str(ROOT / 'configs' / name), '--size', '96', '64', '--batch-size', '2'],
         capture_output=True,
         text=True,
         env={**os.environ, 'PYTHONPATH': str(ROOT)},

@@ -1,6 +1,6 @@
-"""Say what memory the search of a detector needs: ``search_memory.py CONFIG --size 640 640``.
+"""Say what memory the search of a detector or segmentor needs: ``search_memory.py CONFIG --size 640 640``.
 
-One architecture step and one weight step of each phase, on random images with a few random boxes, as
+One architecture step and one weight step of each phase, on random images and labels, as
 CooperativeSearchHook and the runner take them. Memory counts from before the model is built: weights, their gradients
 and momentum, and whatever the steps add (CPU: resident set; CUDA: allocated).
 """
@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.structures import DetDataSample
 from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.structures import InstanceData
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from rich.console import Console
 from rich.table import Table
 
@@ -24,14 +23,28 @@ from ruas_mm.engine.objective import objective, undisturbed
 from ruas_mm.search import Phase, architecture_gradient, searchable_slots
 
 
-def random_batch(args: argparse.Namespace) -> dict[str, list]:
-    """Return a batch as a detector's data loader yields it."""
-    width, height = args.size
+def random_sample(host: str, width: int, height: int) -> BaseDataElement:
+    """Return a data sample of mmdet with a few boxes, or of mmseg with a label map, all of the first class."""
+    metainfo = dict(img_shape=(height, width), ori_shape=(height, width), scale_factor=(1, 1))
+    if host == 'mmseg':
+        from mmseg.structures import SegDataSample
+
+        return SegDataSample(
+            metainfo=metainfo, gt_sem_seg=PixelData(data=torch.zeros(1, height, width, dtype=torch.long))
+        )
+    from mmdet.structures import DetDataSample
+
     corners = torch.rand(8, 2) * torch.tensor([width / 2, height / 2])
-    sample = DetDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width), scale_factor=(1, 1)))
-    sample.gt_instances = InstanceData(bboxes=torch.cat([corners, corners + 24], 1), labels=torch.zeros(8).long())
+    boxes = InstanceData(bboxes=torch.cat([corners, corners + 24], 1), labels=torch.zeros(8).long())
+    return DetDataSample(metainfo=metainfo, gt_instances=boxes)
+
+
+def random_batch(args: argparse.Namespace) -> dict[str, list]:
+    """Return a batch as the host's data loader yields it."""
+    width, height = args.size
+    sample = random_sample(args.host, width, height)
     image = torch.randint(0, 60, (3, height, width), dtype=torch.uint8)
-    return dict(inputs=[image] * args.batch_size, data_samples=[sample] * args.batch_size)
+    return dict(inputs=[image] * args.batch_size, data_samples=[sample.clone() for _ in range(args.batch_size)])
 
 
 def step(model: Any, phase: Phase, weight_optimizer: torch.optim.Optimizer, args: argparse.Namespace) -> None:
@@ -68,7 +81,7 @@ def used(device: str) -> float:
 def main() -> None:
     """Run the tool."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='search config of a detector')
+    parser.add_argument('config', help='search config of a detector or segmentor')
     parser.add_argument('--size', nargs=2, type=int, default=[640, 640], metavar=('WIDTH', 'HEIGHT'))
     parser.add_argument('--batch-size', type=int, default=1)
     parser.add_argument('--order', type=int, choices=[1, 2], default=2)
@@ -77,7 +90,8 @@ def main() -> None:
     args = parser.parse_args()
     config = Config.fromfile(args.config)
     config.merge_from_dict(args.cfg_options)
-    init_default_scope(config.default_scope)
+    args.host = config.default_scope
+    init_default_scope(args.host)
     before = used(args.device)
     model = MODELS.build(config.model).to(args.device).train()
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-6, momentum=0.9)

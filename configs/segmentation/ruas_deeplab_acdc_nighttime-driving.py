@@ -1,0 +1,18 @@
+"""Test on Nighttime Driving what was trained on ACDC night."""
+
+_base_ = './ruas_deeplab_acdc.py'
+
+data_root = 'data/NighttimeDrivingTest/'
+test_pipeline = _base_.test_pipeline
+test_pipeline[2].num_classes = _base_.num_classes  # mmseg's data sets do not tell it to the loader
+val_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='mmseg.NightDrivingDataset',
+        data_root=data_root,
+        data_prefix=dict(img_path='leftImg8bit/test/night', seg_map_path='gtCoarse_daytime_trainvaltest/test/night'),
+        test_mode=True,
+        pipeline=test_pipeline,
+    )
+)
+test_dataloader = val_dataloader

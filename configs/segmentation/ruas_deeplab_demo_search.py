@@ -1,0 +1,58 @@
+"""Search of RUAS-DeepLab on the embedded demo data: minutes on two CPU cores."""
+
+_base_ = ['./ruas_deeplab_demo.py', '../_base_/search.py']  # the second one holds the options of the search
+
+# --- Often changed -------------------------------------------------------------------------------------------------
+max_epochs = 4
+batch_size = 4
+num_workers = 2
+base_lr = 2e-3
+
+# --- Sometimes changed ---------------------------------------------------------------------------------------------
+image_scale = (192, 144)  # the search sees the scenes smaller than training does
+split = dict(fraction=0.5, seed=0)  # share of the training images that trains the weights; the rest the architecture
+
+model = dict(
+    data_preprocessor=dict(scene_module=dict(genotype=None)),
+    decode_head=dict(genotype=None),
+    scene_loss=dict(smoothness='neighbourhood'),
+)
+train_set = _base_.train_dataloader.dataset
+train_set.pipeline[2].scale = image_scale
+loader = dict(
+    batch_size=batch_size,
+    num_workers=num_workers,
+    persistent_workers=False,  # a resumed search then sees the images that an undisturbed one would
+    drop_last=True,
+    sampler=dict(type='mmengine.DefaultSampler', shuffle=True),
+)
+train_dataloader = dict(
+    _delete_=True, **loader, dataset=dict(type='ruas_mm.split_dataset', part='weights', **split, dataset=train_set)
+)
+search_dataloader = dict(
+    **loader, dataset=dict(type='ruas_mm.split_dataset', part='architecture', **split, dataset=train_set)
+)
+# A few hundred steps instead of tens of thousands: larger ones, and an earlier start.
+custom_hooks = [
+    dict(
+        _base_.search,
+        val_dataloader=search_dataloader,
+        scene_iters=5,
+        task_iters=5,
+        warmup=15,
+        interval=1,
+        patience=None,
+        optimizer=dict(type='Adam', lr=0.02, betas=(0.5, 0.999), weight_decay=5e-4),
+    )
+]
+
+# --- Rarely changed ------------------------------------------------------------------------------------------------
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)
+val_cfg = None  # what matters is how the found architecture trains afterwards
+val_dataloader = None
+val_evaluator = None
+optim_wrapper = dict(optimizer=dict(lr=base_lr))
+param_scheduler = [
+    dict(type='mmengine.CosineAnnealingLR', by_epoch=True, T_max=max_epochs, convert_to_iter_based=True, eta_min=1e-5)
+]
+default_hooks = dict(checkpoint=dict(interval=1))
