@@ -1,4 +1,5 @@
-# make setup | demo | enhance-demo | search-demo | test | lint. Each sets up .venv first, and only what is not there yet.
+# make setup | demo | demo-segmentation | enhance-demo | search-demo | test | lint
+# Each sets up .venv first, and only what is not there yet.
 
 # The first interpreter that runs, is new enough, and for which the pinned versions have wheels.
 CANDIDATES := python3.11 python3.12 python3.10 python3
@@ -18,10 +19,12 @@ DEMO_CONFIG := configs/detection/ruas_ssd_demo.py
 DEMO_WORK := work_dirs/demo
 ENHANCE_CONFIG := configs/enhance/ruas_a_demo.py
 ENHANCE_WORK := work_dirs/enhance-demo
+SEGMENT_CONFIG := configs/segmentation/ruas_deeplab_demo.py
+SEGMENT_WORK := work_dirs/demo-segmentation
 SEARCH_CONFIG := configs/detection/ruas_ssd_demo_search.py
 SEARCH_WORK := work_dirs/search-demo
 
-.PHONY: setup demo enhance-demo search-demo test lint
+.PHONY: setup demo demo-segmentation enhance-demo search-demo test lint
 
 setup: $(DONE)/package
 
@@ -30,6 +33,12 @@ demo: setup
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_WORK)
 	$(BIN)/python tools/test.py $(DEMO_CONFIG) $(DEMO_WORK) --work-dir $(DEMO_WORK) --show-dir $(DEMO_WORK)/pictures
 	@echo 'Pictures, logs and the checkpoint are in $(DEMO_WORK).'
+
+demo-segmentation: setup
+	$(BIN)/python tools/make_demo_data.py segmentation --out data/demo
+	$(BIN)/python tools/train.py $(SEGMENT_CONFIG) --work-dir $(SEGMENT_WORK)
+	$(BIN)/python tools/test.py $(SEGMENT_CONFIG) $(SEGMENT_WORK) --work-dir $(SEGMENT_WORK) --show-dir $(SEGMENT_WORK)/pictures
+	@echo 'Pictures, logs and the checkpoint are in $(SEGMENT_WORK).'
 
 enhance-demo: setup
 	$(BIN)/python tools/make_demo_data.py enhance --out data/demo

@@ -7,6 +7,11 @@ The faces, the other things that look a little like faces, and the photographs a
 ``enhance``: parts of photographs and the same darkened, in the layout of LOL: ``lol/our485/{low,high}/N.png`` to train,
 ``lol/eval15/{low,high}/N.png`` to test. The photographs are disjoint.
 
+``segmentation``: streets with a label for each pixel, darkened, in the layout of ACDC's part by night:
+``acdc/rgb_anon/night/{train,val}/DEMO/DEMO_frame_N_rgb_anon.png`` and
+``acdc/gt/night/{train,val}/DEMO/DEMO_frame_N_gt_labelTrainIds.png`` (Cityscapes' train ids, 255 where there is none);
+``val`` is the test part. The photographs that surfaces are cut from, and the faces, are disjoint.
+
 Nothing is downloaded.
 """
 
@@ -24,6 +29,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from demo_street import make_street
 
 from ruas_mm.datasets.transforms import darken
 
@@ -74,6 +80,26 @@ LOL_LIGHT = dict(
     lamp_radius=(0.2, 0.5),
     read_noise=(5e-5, 2e-4),
 )
+
+# What the surfaces of a street are cut from.
+SURFACES = {
+    'train': {
+        'ground': ('gravel.png',),
+        'wall': ('brick.png', 'page.png'),
+        'leaves': ('ihc.png', 'gravel.png'),
+        'cloth': ('astronaut.png', 'motorcycle_right.png'),
+        'sky': ('hubble_deep_field.jpg', 'retina.jpg'),
+    },
+    'test': {
+        'ground': ('moon.png', 'grass.png'),
+        'wall': ('coffee.png', 'text.png'),
+        'leaves': ('grass.png',),
+        'cloth': ('coffee.png', 'rocket.jpg'),
+        'sky': ('rocket.jpg', 'cell.png'),
+    },
+}
+STREET_LIGHT = dict(exposure=(0.01, 0.04), lamps=(2, 5), lamp_gain=(4.0, 25.0))
+ACDC_FOLDERS = {'train': 'train', 'test': 'val'}
 
 
 @dataclass(frozen=True)
@@ -383,7 +409,87 @@ def make_enhance(out: Path, counts: dict[str, int], size: tuple[int, int], seed:
     return f'enhance: {pairs} pairs in {out / "lol"}'
 
 
-TASKS = {'detection': make_detection, 'enhance': make_enhance}
+@functools.cache
+def _pieces(names: tuple[str, ...], count: int = 32, side: int = 96) -> list[np.ndarray]:
+    """Random parts of photographs, side×side×3, without colours, of mean 0 and standard deviation 1."""
+    rng = np.random.default_rng(0)
+    pieces = []
+    for _ in range(count):
+        top, left = rng.integers(side, size=2)
+        gray = _backdrop(names, 2 * side, 2 * side, rng)[top : top + side, left : left + side].mean(axis=2)
+        pieces.append(np.dstack([(gray - gray.mean()) / max(float(gray.std()), 1e-3)] * 3))
+    return pieces
+
+
+def make_night_street(split: str, size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Compose one street by night.
+
+    Args:
+        split (str): ``train`` or ``test``; says what it is made from, see :data:`SURFACES` and :func:`sources`.
+        size (tuple[int, int]): Width and height in pixels.
+        rng (np.random.Generator): Where every random number comes from.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: The dark street (float32, H×W×3, BGR, sRGB encoded, in [0, 1]) and the labels
+        (uint8, H×W, Cityscapes' train ids, 255 where there is none).
+    """
+    faces = sources(split).faces
+
+    def texture(kind: str, rng: np.random.Generator) -> np.ndarray:
+        pieces = _pieces(SURFACES[split][kind])
+        return np.clip(1 + rng.uniform(0.12, 0.3) * pieces[rng.integers(len(pieces))], 0, 2)
+
+    def face(rng: np.random.Generator) -> np.ndarray:
+        return _skin(_crop(faces[rng.integers(len(faces))]), rng.uniform(0.3, 0.7), rng)
+
+    street = make_street(size, rng, texture, face)
+    dark, _ = darken(street.image, rng, **STREET_LIGHT)
+    halo = cv2.GaussianBlur(street.lights, (0, 0), 0.012 * float(np.hypot(*size)))
+    shine = np.clip(0.7 * street.lights + 0.6 * halo, 0, 1)
+    return 1 - (1 - dark) * (1 - shine), street.labels
+
+
+def make_segmentation(out: Path, counts: dict[str, int], size: tuple[int, int], seed: int) -> str:
+    """Write the segmentation set as ``out/acdc``, whole or not at all.
+
+    Args:
+        out (Path): The output folder; made if missing.
+        counts (dict[str, int]): Number of images of each split.
+        size (tuple[int, int]): Width and height of the images in pixels.
+        seed (int): The same seed gives the same files; image N of a split does not depend on the counts.
+
+    Returns:
+        str: One line that says what was made.
+    """
+    with whole_folder(out / 'acdc') as folder:
+        for side, split in enumerate(SPLITS):
+            images, labels = (folder / kind / 'night' / ACDC_FOLDERS[split] / 'DEMO' for kind in ('rgb_anon', 'gt'))
+            images.mkdir(parents=True)
+            labels.mkdir(parents=True)
+            for number in range(1, counts[split] + 1):
+                rng = np.random.default_rng([seed, side, number])
+                dark, ids = make_night_street(split, size, rng)
+                _write_png(images / f'DEMO_frame_{number:06}_rgb_anon.png', dark)
+                _write_png(labels / f'DEMO_frame_{number:06}_gt_labelTrainIds.png', ids / 255)
+        used = FACES_NOTE.format(photographs=_used('Surfaces', surface_photographs))
+        (folder / SOURCE).write_text(SOURCE_NOTE.format(seed=seed, model='ACDC', sources=used))
+    images = ' + '.join(f'{counts[split]} {split}' for split in SPLITS)
+    return f'segmentation: {images} images in {out / "acdc"}'
+
+
+def surface_photographs(split: str) -> tuple[str, ...]:
+    """Tell what the surfaces of a split's streets are cut from.
+
+    Args:
+        split (str): ``train`` or ``test``.
+
+    Returns:
+        tuple[str, ...]: File names of photographs; the two splits share none.
+    """
+    return tuple(sorted({name for names in SURFACES[split].values() for name in names}))
+
+
+TASKS = {'detection': make_detection, 'enhance': make_enhance, 'segmentation': make_segmentation}
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

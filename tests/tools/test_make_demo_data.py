@@ -14,10 +14,10 @@ ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'make_demo_data.py'
 
 
-def make(*arguments):
+def make(*arguments, cwd=None):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     command = [sys.executable, str(TOOL), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=60)
 
 
 def contents(folder):
@@ -29,9 +29,11 @@ def tool():
     spec = importlib.util.spec_from_file_location('make_demo_data', TOOL)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.path.insert(0, str(TOOL.parent))  # as for a script
     spec.loader.exec_module(module)
+    sys.path.remove(str(TOOL.parent))
     yield module
-    del sys.modules[spec.name]
+    del sys.modules[spec.name], sys.modules['demo_street']
 
 
 @pytest.fixture(scope='module')
@@ -201,3 +203,138 @@ def test_pairs_of_train_and_test_share_no_photograph(tool, monkeypatch, tmp_path
     monkeypatch.setattr(tool, '_read', lambda name, read=tool._read: seen.append(name) or read(name))
     tool.make_enhance(tmp_path, {'train': 9, 'test': 9}, (128, 128), 0)
     assert set(seen[:9]) <= train and set(seen[9:]) <= test and len(seen) == 18
+
+
+# --- segmentation ---------------------------------------------------------------------------------------------------
+
+NAMES = (
+    'rgb_anon/night/{}/DEMO/DEMO_frame_{:06}_rgb_anon.png',
+    'gt/night/{}/DEMO/DEMO_frame_{:06}_gt_labelTrainIds.png',
+)
+CLASSES = {0, 1, 2, 5, 6, 7, 8, 9, 10, 11, 13}  # Cityscapes: road, sidewalk, building, pole, light, sign, …
+
+
+@pytest.fixture(scope='module')
+def acdc(tmp_path_factory):
+    out = tmp_path_factory.mktemp('demo')
+    size = ('--size', 160, 128)
+    done = make('segmentation', '--out', 'here', '--train', 8, '--test', 3, *size, cwd=out)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ''
+    assert '8 train + 3 test' in done.stdout and done.stdout.count('\n') == 1
+    return out / 'here' / 'acdc'
+
+
+def streets_of(acdc):
+    for image in sorted(acdc.glob('rgb_anon/night/*/DEMO/*')):
+        labels = acdc / NAMES[1].format(image.parts[-3], int(image.name.split('_')[2]))
+        yield cv2.imread(str(image), cv2.IMREAD_UNCHANGED), cv2.imread(str(labels), cv2.IMREAD_UNCHANGED)
+
+
+def test_layout_of_acdc(acdc):
+    expected = {name.format('train', n) for name in NAMES for n in range(1, 9)}
+    expected |= {name.format('val', n) for name in NAMES for n in range(1, 4)}
+    assert {path.as_posix() for path in contents(acdc)} == {*expected, 'SOURCE.txt'}
+    note = (acdc / 'SOURCE.txt').read_text()
+    assert 'scikit-image' in note and 'ACDC' in note
+    assert [path.name for path in acdc.parent.iterdir()] == ['acdc']
+
+
+def test_acdc_s_own_reader_reads_it(acdc):
+    pytest.importorskip('mmseg.datasets')
+    from ruas_mm import ACDCNightDataset
+
+    for split, count in (('train', 8), ('val', 3)):
+        folders = dict(img_path=f'rgb_anon/night/{split}', seg_map_path=f'gt/night/{split}')
+        dataset = ACDCNightDataset(data_root=str(acdc), data_prefix=folders, pipeline=[])
+        assert len(dataset) == count
+        assert len(dataset.metainfo['classes']) == 19
+
+
+def test_labels_are_cityscapes_train_ids(acdc):
+    shares = np.zeros(256)
+    for image, labels in streets_of(acdc):
+        assert image.shape == (128, 160, 3) and image.dtype == np.uint8
+        assert labels.shape == (128, 160) and labels.dtype == np.uint8
+        shares += np.bincount(labels.ravel(), minlength=256) / labels.size / 11
+    assert set(np.flatnonzero(shares)) == {*CLASSES, 255}
+    assert 0.2 < shares[0] < 0.5 and 0.05 < shares[10] < 0.3 and shares[255] < 0.15
+
+
+def test_streets_are_dark_and_their_lamps_are_not(acdc):
+    """ACDC by night: 20 to 70 in the mean, and lamps that saturate."""
+    images = [image for image, _ in streets_of(acdc)]
+    means = [image.mean() for image in images]
+    assert max(means) < 80 and 3 < np.mean(means) < 50
+    assert np.mean([image.max() for image in images]) > 150
+
+
+def test_the_seed_decides_every_street(acdc, tool, tmp_path):
+    first = contents(acdc)
+    for options, same in ((['--train', '9'], True), (['--train', '1', '--seed', '1'], False)):
+        size = ('--size', '160', '128')
+        assert tool.main(['segmentation', '--out', str(tmp_path), '--test', '3', *size, *options]) == 0
+        again = contents(tmp_path / 'acdc')
+        if same:
+            assert all(again[name] == first[name] for name in first if name.suffix == '.png')
+        for name in NAMES:
+            assert (again[Path(name.format('train', 1))] == first[Path(name.format('train', 1))]) == same
+
+
+def test_streets_of_train_and_test_share_no_source(tool, monkeypatch):
+    train, test = (set(tool.surface_photographs(split)) for split in tool.SPLITS)
+    assert train and test and not train & test
+    for split in tool.SPLITS:
+        seen = set()
+        tool._pieces.cache_clear()
+        monkeypatch.setattr(tool, '_crop', lambda name, crop=tool._crop, seen=seen: seen.add(name) or crop(name))
+        monkeypatch.setattr(tool, '_read', lambda name, read=tool._read, seen=seen: seen.add(name) or read(name))
+        for seed in range(4):
+            tool.make_night_street(split, (160, 120), np.random.default_rng(seed))
+        monkeypatch.undo()
+        photographs, faces = set(tool.surface_photographs(split)), set(tool.sources(split).faces)
+        assert seen & photographs and seen & faces
+        assert seen <= {*photographs, *faces, 'lfw_subset.npy'}
+
+
+@pytest.mark.parametrize(('black', 'ids'), [('leaves', (8, 9)), ('sky', (10,))])
+def test_labels_are_exact(tool, black, ids):
+    """Where a surface is black, so is what bears its label, and nothing else; but for edges and what is very thin."""
+
+    def texture(kind, rng):
+        return np.full((32, 32, 3), kind != black, np.float32)
+
+    def face(rng):
+        return np.full((9, 9, 3), 0.5, np.float32)
+
+    for seed in range(3):
+        street = tool.make_street((200, 150), np.random.default_rng(seed), texture, face)
+        mine = np.isin(street.labels, ids).astype(np.uint8)
+        inside, outside = (cv2.erode(mask, np.ones((3, 3))) > 0 for mask in (mine, 1 - mine))
+        assert inside.sum() > 300
+        assert np.mean(street.image[inside] > 0.02) < 0.02 and np.mean(street.lights[inside] > 0.02) < 0.01
+        assert np.mean(street.image[outside].max(axis=1) > 0.02) > 0.98
+
+
+def test_streets_of_other_sizes(tool):
+    for size in ((128, 128), (700, 130), (130, 400)):
+        dark, labels = tool.make_night_street('test', size, np.random.default_rng(0))
+        assert dark.shape == (*size[::-1], 3) and labels.shape == size[::-1]
+        assert 0 <= dark.min() <= dark.max() <= 1
+        assert {0, 2, 10} <= set(np.unique(labels)) <= {*CLASSES, 255}
+
+
+def test_streets_come_whole_or_not_at_all(tool, tmp_path, monkeypatch, capsys):
+    arguments = ['segmentation', '--out', str(tmp_path), '--train', '2', '--test', '1', '--size', '128', '128']
+    assert tool.main(arguments) == 0
+    before = contents(tmp_path)
+
+    def full(path, image, write=tool._write_png):
+        if 'val' in path.parts:
+            raise OSError(28, 'No space left on device', str(path))
+        write(path, image)
+
+    monkeypatch.setattr(tool, '_write_png', full)
+    assert tool.main([*arguments, '--seed', '1']) == 1
+    assert 'No space left' in capsys.readouterr().err
+    assert contents(tmp_path) == before
