@@ -46,16 +46,17 @@ class Exported(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Enhance images of shape (N, 3, H, W); return what ``outputs`` names."""
-        scene = self.model.scene_module(image)
-        enhanced, illumination = scene.features[-1], scene.illuminations[-1]
-        if self.model.variant == 'S':
-            return enhanced, illumination
-        clean = self.model.noise_removal(enhanced).clamp(0, 1)
-        if self.model.variant == 'full':
-            return clean, illumination
-        score = self.model.noise_estimator.score(enhanced)
-        noisy = (score > self.model.epsilon).view(-1, 1, 1, 1)
-        return torch.where(noisy, clean, enhanced), illumination, score
+        model = self.model
+        scene = model.scene_module(model.extend(image))
+        u, illumination = scene.features[-1], model.crop(scene.illuminations[-1])
+        if model.variant == 'S':
+            return model.crop(u), illumination
+        clean = model.noise_removal(u).clamp(0, 1)
+        if model.variant == 'full':
+            return model.crop(clean), illumination
+        score = model.noise_estimator.score(u, model.border)
+        noisy = (score > model.epsilon).view(-1, 1, 1, 1)
+        return model.crop(torch.where(noisy, clean, u)), illumination, score
 
 
 def export(exported: Exported, opset: int) -> bytes:

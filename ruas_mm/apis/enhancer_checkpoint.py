@@ -19,7 +19,7 @@ from ruas_mm.version import __version__
 _WEIGHTS = Path(__file__).parents[1] / 'weights'
 _PARTS = {'scene_module': 'SceneModule', 'noise_removal': 'NoiseRemoval', 'noise_estimator': 'NoiseEstimator'}
 # What enhances. Losses do not, and a checkpoint should not decide which other classes are built.
-MODEL_OPTIONS = ('genotype', 'epsilon', *_PARTS)
+MODEL_OPTIONS = ('genotype', 'epsilon', 'border', *_PARTS)
 
 
 def shipped_weights(variant: str) -> Path:
@@ -37,8 +37,8 @@ def shipped_weights(variant: str) -> Path:
     path = _WEIGHTS / f'ruas_{variant.lower()}.pth'
     if not path.is_file():
         raise FileNotFoundError(
-            f'No weights of variant {variant!r} come with this version of ruas_mm; name a checkpoint '
-            "(--checkpoint FILE), your own or the authors', converted by tools/model_converters/from_official.py."
+            f'No weights of variant {variant!r} come with this version of ruas_mm; name a checkpoint, '
+            "your own or the authors', converted by tools/model_converters/from_official.py."
         )
     return path
 

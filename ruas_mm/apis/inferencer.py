@@ -227,8 +227,9 @@ class RUASInferencer:
     def _tiles(self, pixels: np.ndarray) -> Iterator[tuple[Tensor, tuple, tuple]]:
         """Yield each tile as the model wants it, its place in the images, and that place in the model's maps."""
         every = slice(None)
-        for tile in split(*pixels.shape[1:3], self.tile, self.reach):
-            part = pixels[(every, *tile.outer)]
+        for tile in split(*pixels.shape[1:3], self.tile, self.reach, self.model.border):
+            rows, columns = tile.outer
+            part = pixels.take(rows, 1, mode='clip').take(columns, 2, mode='clip')  # the outermost pixels repeated
             y = torch.from_numpy(part.astype(np.float32) / _WHITE[pixels.dtype.name]).to(self.device)
             y = y.unsqueeze(1).expand(-1, 3, -1, -1) if y.ndim == 3 else y.permute(0, 3, 1, 2)
             yield y.contiguous(), (every, *tile.inner), (every, every, *tile.crop)

@@ -29,12 +29,12 @@ class Tile(NamedTuple):
 
     Attributes:
         inner (tuple[slice, slice]): Its place in the image.
-        outer (tuple[slice, slice]): What has to be computed for it, in the image.
+        outer (tuple[range, range]): What has to be computed for it; places beyond the image are its extension's.
         crop (tuple[slice, slice]): ``inner``, in ``outer``.
     """
 
     inner: tuple[slice, slice]
-    outer: tuple[slice, slice]
+    outer: tuple[range, range]
     crop: tuple[slice, slice]
 
 
@@ -67,7 +67,7 @@ def find_reach(network: Callable[[Tensor], Tensor]) -> Reach:
     raise ValueError(f'The network sees further than {_FURTHEST} pixels, so it cannot run in tiles.')
 
 
-def split(height: int, width: int, side: int, reach: Reach) -> Iterator[Tile]:
+def split(height: int, width: int, side: int, reach: Reach, border: int = 0) -> Iterator[Tile]:
     """Cut an image into tiles.
 
     Args:
@@ -75,19 +75,21 @@ def split(height: int, width: int, side: int, reach: Reach) -> Iterator[Tile]:
         width (int): Columns of the image.
         side (int): Largest side of a tile, without what is around it.
         reach (Reach): How far the network sees.
+        border (int): Pixels by which the image is extended on every side.
 
     Yields:
-        Tile: Tiles that cover the image once. Where ``outer`` ends inside the image, ``crop`` keeps clear of its end by
-        the reach; elsewhere it ends where the image does, so that the network's padding is the same.
+        Tile: Tiles that cover the image once. Where ``outer`` ends inside the extended image, ``crop`` keeps clear of
+        its end by the reach; elsewhere it ends where the extended image does, so that the network's padding is the
+        same.
     """
     for top in range(0, height, side):
         for left in range(0, width, side):
-            spans = [_span(top, height, side, reach), _span(left, width, side, reach)]
+            spans = [_span(top, height, side, reach, border), _span(left, width, side, reach, border)]
             yield Tile(*zip(*spans, strict=True))
 
 
-def _span(start: int, size: int, side: int, reach: Reach) -> tuple[slice, slice, slice]:
+def _span(start: int, size: int, side: int, reach: Reach, border: int) -> tuple[slice, range, slice]:
     """Return inner, outer and crop of a tile along one axis."""
     end = min(start + side, size)
-    first, last = max(start - reach.before, 0), min(end + reach.after, size)
-    return slice(start, end), slice(first, last), slice(start - first, end - first)
+    first, last = max(start - reach.before, -border), min(end + reach.after, size + border)
+    return slice(start, end), range(first, last), slice(start - first, end - first)

@@ -20,6 +20,7 @@ from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_m
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
+from ruas_mm.registry import MODELS
 from ruas_mm.search import Genotype
 from ruas_mm.utils.checkpoint import CheckpointError, find_resumable, named_checkpoint
 
@@ -55,6 +56,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If the config or the genotype does not exist.
+        ImportError: If the model needs a host that cannot be used; the message names it.
         ValueError: If the model has no place for the genotype.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -63,6 +65,9 @@ def load_config(args: argparse.Namespace) -> Config:
     config = Config.fromfile(args.config)
     config.launcher = args.launcher
     config.merge_from_dict(args.cfg_options)
+    kind = str(config.get('model', {}).get('type'))
+    if kind.startswith('ruas_mm.'):
+        MODELS.get(kind)  # a missing host is named now, and not by a stranger's look-up of another part of it
     if args.launcher == 'pytorch' and get_device() == 'cpu':
         _join_cpu_processes(config)
     config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))

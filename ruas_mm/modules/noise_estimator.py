@@ -36,15 +36,17 @@ class NoiseEstimator(nn.Sequential):
         with torch.no_grad():
             self[-1].weight.mul_(0.01)
 
-    def score(self, u: Tensor) -> Tensor:
+    def score(self, u: Tensor, border: int = 0) -> Tensor:
         """Say how noisy images are.
 
         Args:
             u (Tensor): Images of shape (N, 3, H, W), RGB in [0, 1], any size from 1x1.
+            border (int): Pixels along every side that are seen but not counted.
 
         Returns:
             Tensor: Mean |theta| of each image, shape (N,), at least 0.
         """
-        theta = self(u)
+        inside = slice(border, -border or None)
+        theta = self(u)[..., inside, inside]
         # A mean over all pixels: float32 even where autocast made theta half.
         return theta.abs().mean(dim=(1, 2, 3), dtype=torch.promote_types(theta.dtype, torch.float32))

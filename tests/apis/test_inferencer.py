@@ -72,15 +72,17 @@ def untiled(model, pixels):
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 50), (37, 8), (16, 16)])
 @pytest.mark.parametrize('side', [1, 7, 16, 100])
-def test_tiles_cover_an_image_once(size, side):
+@pytest.mark.parametrize('border', [0, 2, 9])
+def test_tiles_cover_an_image_once(size, side, border):
     reach, covered = Reach(3, 5), np.zeros(size, int)
     places = np.arange(size[0] * size[1]).reshape(size)
-    for tile in split(*size, side, reach):
+    for tile in split(*size, side, reach, border):
         covered[tile.inner] += 1
-        assert (places[tile.outer][tile.crop] == places[tile.inner]).all()
+        outer = np.ix_(*[np.clip(span, 0, length - 1) for span, length in zip(tile.outer, size, strict=True)])
+        assert (places[outer][tile.crop] == places[tile.inner]).all()
         for inner, outer, length in zip(tile.inner, tile.outer, size, strict=True):
-            assert outer.start == max(inner.start - reach.before, 0)
-            assert outer.stop == min(inner.stop + reach.after, length)
+            assert outer.start == max(inner.start - reach.before, -border)
+            assert outer.stop == min(inner.stop + reach.after, length + border)
     assert (covered == 1).all()
 
 
@@ -101,9 +103,9 @@ def test_reach_is_that_of_the_operations(tmp_path, enhance):
 
 
 @pytest.mark.parametrize('size', [(50, 61), (1, 90), (90, 1)])
-@pytest.mark.parametrize('variant', ['S', 'full', 'A'])
-def test_tiles_give_the_untiled_result(variant, size, tmp_path):
-    model = save_enhancer(tmp_path / 'x.pth', variant=variant)
+@pytest.mark.parametrize(('variant', 'border'), [('S', 0), ('full', 0), ('A', 0), ('S', 20), ('full', 30), ('A', 5)])
+def test_tiles_give_the_untiled_result(variant, border, size, tmp_path):
+    model = save_enhancer(tmp_path / 'x.pth', variant=variant, border=border)
     pixels = 0.3 * image(*size, dtype=np.float32)
     expected = untiled(model, pixels)
     for tile in (17, 32, 1000):
@@ -643,7 +645,9 @@ def test_files_that_are_no_checkpoints(tmp_path):
 
 def test_without_shipped_weights(monkeypatch, tmp_path):
     monkeypatch.setattr('ruas_mm.apis.enhancer_checkpoint._WEIGHTS', tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"variant 'A'.*--checkpoint.*tools/model_converters/from_official\.py"):
+    with pytest.raises(
+        FileNotFoundError, match=r"variant 'A'.*name a checkpoint.*tools/model_converters/from_official\.py"
+    ):
         RUASInferencer()
     save_enhancer(tmp_path / 'ruas_full.pth', variant='full')
     assert RUASInferencer(variant='full').model.variant == 'full'

@@ -39,15 +39,17 @@ def test_dark_photographs_come_back(variant, photograph):
 
 
 def test_publish(tmp_path):
-    """The files of a checkpoint are those it came from, variant by variant; a bad one is one sentence."""
+    """The files of a checkpoint are those it came from, but for what is chosen; a bad one is one sentence."""
 
-    def publish(src):
-        return subprocess.run([sys.executable, TOOL, src, tmp_path], capture_output=True, text=True, timeout=100)
+    def publish(src, *options):
+        return subprocess.run(
+            [sys.executable, TOOL, src, tmp_path, *options], capture_output=True, text=True, timeout=100
+        )
 
-    assert publish(shipped_weights('A')).returncode == 0
+    assert publish(shipped_weights('A'), '--border', '7').returncode == 0
     for variant in VARIANTS:
         ours, theirs = load_enhancer(tmp_path / f'ruas_{variant.lower()}.pth'), load_enhancer(variant=variant)
-        assert (ours.variant, ours.epsilon) == (variant, theirs.epsilon)
+        assert (ours.variant, ours.epsilon, ours.border) == (variant, theirs.epsilon, 7)
         assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
     failed = publish(tmp_path / 'none.pth')
     assert failed.returncode == 1 and 'publish.py: ' in failed.stderr and 'Traceback' not in failed.stderr

@@ -39,6 +39,12 @@ def test_against_the_formulas(size):
     torch.testing.assert_close(module.score(u), expected, rtol=1e-10, atol=1e-10)
 
 
+def test_the_border_is_not_counted():
+    module, u = build(), images(2, 3, 7, 9)
+    expected = module(u)[..., 2:5, 2:7].abs().mean((1, 2, 3))
+    torch.testing.assert_close(module.score(u, border=2), expected, rtol=1e-10, atol=1e-10)
+
+
 def test_size():
     assert sum(p.numel() for p in NoiseEstimator().parameters()) == 29507  # METHOD §5
 

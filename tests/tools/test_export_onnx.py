@@ -70,13 +70,13 @@ def test_each_image_is_decided_by_its_own_score(tmp_path):
     """One file, images on both sides of epsilon, alone and in one batch."""
     y = images(2, 3, 14, 19)
     y[0] *= 0.1
-    probe = save(tmp_path / 'a.pth')
+    probe = save(tmp_path / 'a.pth', border=4)
     with torch.no_grad():
         scores = probe.enhance(y).noise_score
     epsilon = scores.mean().item()
     quiet, noisy = scores.argsort().tolist()
     assert scores[noisy] > 1.1 * epsilon > 1.2 * scores[quiet], 'a test of nothing'
-    model = save(tmp_path / 'a.pth', epsilon=epsilon)
+    model = save(tmp_path / 'a.pth', epsilon=epsilon, border=4)
     done = run('a.pth', 'a.onnx', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'variant A' in done.stdout and 'noise_score' in done.stdout
@@ -93,8 +93,9 @@ def test_each_image_is_decided_by_its_own_score(tmp_path):
         assert_same(file, model, images(size[0], 3, *size[1:]))
 
 
-def test_always_removed(tmp_path):
-    model = save(tmp_path / 'v.pth', variant='full')
+@pytest.mark.parametrize('border', [0, 20])
+def test_always_removed(tmp_path, border):
+    model = save(tmp_path / 'v.pth', variant='full', border=border)
     done = run('v.pth', 'new/v.onnx', '--opset', 13, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for size in ((1, 1, 1), (2, 11, 30)):

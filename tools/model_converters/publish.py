@@ -18,14 +18,17 @@ def main() -> None:
     parser.add_argument(
         '--epsilon', type=float, help="noise score above which A removes the noise; by default the model's"
     )
+    parser.add_argument(
+        '--border', type=int, help="pixels by which images are extended while they are enhanced; by default the model's"
+    )
     args = parser.parse_args()
     try:
         config, _ = read_model(load_from_local(args.src, 'cpu'), args.src)
         for variant in VARIANTS[: VARIANTS.index(config.get('variant', 'A')) + 1]:
             state = load_enhancer(args.src, variant).state_dict()
             model = {key: config[key] for key in MODEL_OPTIONS if key in config}
-            if args.epsilon is not None:
-                model['epsilon'] = args.epsilon
+            chosen = {'epsilon': args.epsilon, 'border': args.border}
+            model.update({key: value for key, value in chosen.items() if value is not None})
             path = args.folder / f'ruas_{variant.lower()}.pth'
             save_enhancer(path, {'type': 'ruas_mm.RUAS', 'variant': variant, **model}, state)
             print(f'{path}: RUAS of variant {variant!r}, {sum(value.numel() for value in state.values())} weights')

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor
@@ -60,6 +61,9 @@ class RUAS(BaseModel):
         end_to_end (bool): Whether the task's loss trains the scene module too, as in Eq. 5. False trains each by its
             own loss.
         epsilon (float): Noise score above which ``A`` removes the noise (authors' release: 0.035).
+        border (int): Pixels by which an image is extended on every side while it is enhanced, its outermost ones
+            repeated; training crops are not. Further out the convolutions see zeros, which 0 (authors' release) shows
+            as a line along the border. At 20, as far as the default architecture sees, no zero reaches the image.
         data_preprocessor (dict, optional): Config of the data preprocessor; by default
             :class:`ruas_mm.RUASDataPreprocessor` as it is.
         init_cfg (dict, optional): Initialisation, see ``mmengine.model.BaseModule``.
@@ -81,6 +85,7 @@ class RUAS(BaseModel):
         noise_loss: dict | None = None,
         end_to_end: bool = True,
         epsilon: float = 0.035,
+        border: int = 0,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -88,11 +93,14 @@ class RUAS(BaseModel):
             raise ValueError(f'RUAS has no variant {variant!r}; choose from {", ".join(VARIANTS)}.')
         if not scene_loss_weight >= 0:
             raise ValueError(f'RUAS needs scene_loss_weight >= 0, not {scene_loss_weight}.')
+        if not border >= 0:
+            raise ValueError(f'RUAS needs border >= 0, not {border}.')
         super().__init__(data_preprocessor or {'type': 'ruas_mm.RUASDataPreprocessor'}, init_cfg)
         self.variant = variant
         self.scene_loss_weight = scene_loss_weight
         self.end_to_end = end_to_end
         self.epsilon = epsilon
+        self.border = border
         self.search_phase = Phase.JOINT
         shared = {'genotype': genotype}
         self.scene_module = _build('SceneModule', shared, scene_module)
@@ -146,19 +154,41 @@ class RUAS(BaseModel):
         Returns:
             Enhancement: Results of every image.
         """
-        scene = self.scene_module(y)
+        scene = self.scene_module(self.extend(y))
         u, t = scene.features[-1], scene.illuminations[-1]
-        if self.noise_removal is None:
-            return Enhancement(u, u, t, None)
-        if self.noise_estimator is None:
-            return Enhancement(self.noise_removal(u).clamp(0, 1), u, t, None)
-        score = self.noise_estimator.score(u)
-        noisy = score > self.epsilon
-        x = u
-        if noisy.any():
-            x = u.clone()
-            x[noisy] = self.noise_removal(u[noisy]).clamp(0, 1)
-        return Enhancement(x, u, t, score)
+        x, score = u, None
+        if self.noise_estimator is not None:
+            score = self.noise_estimator.score(u, self.border)
+            noisy = score > self.epsilon
+            if noisy.any():
+                x = u.clone()
+                x[noisy] = self.noise_removal(u[noisy]).clamp(0, 1)
+        elif self.noise_removal is not None:
+            x = self.noise_removal(u).clamp(0, 1)
+        return Enhancement(self.crop(x), self.crop(u), self.crop(t), score)
+
+    def extend(self, y: Tensor) -> Tensor:
+        """Extend images by ``border`` pixels on every side, their outermost ones repeated.
+
+        Args:
+            y (Tensor): Images of shape (N, 3, H, W), any size from 1x1.
+
+        Returns:
+            Tensor: Images of shape (N, 3, H + 2 border, W + 2 border).
+        """
+        return F.pad(y, [self.border] * 4, mode='replicate') if self.border else y
+
+    def crop(self, maps: Tensor) -> Tensor:
+        """Undo :meth:`extend` on what was computed of its images.
+
+        Args:
+            maps (Tensor): Maps of shape (N, C, H + 2 border, W + 2 border).
+
+        Returns:
+            Tensor: Maps of shape (N, C, H, W).
+        """
+        inside = slice(self.border, -self.border or None)
+        return maps[..., inside, inside]
 
     def predict(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[BaseDataElement] | None = None

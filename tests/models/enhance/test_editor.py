@@ -118,8 +118,7 @@ except SystemExit as error:
     for name in ('RUASEditor', 'BasicVisualizationHook'):
         assert f'ruas_mm.{name} {reason}' in lines
     assert lines.count(f'ruas_mm.RUASEditor {reason}') == 2
-    (error,) = [line for line in lines if line.startswith('Error: ')]
-    assert 'mmagic' in error
+    assert [line for line in lines if line.startswith('Error: ')] == [f'Error: ruas_mm.RUASEditor {reason}']
 
 
 # --- the same model ------------------------------------------------------------------------------------------------

@@ -106,6 +106,7 @@ def test_genotypes():
     [
         ({'variant': 'B'}, "variant 'B'; choose from S, full, A"),
         ({'scene_loss_weight': -1.0}, 'scene_loss_weight >= 0, not -1.0'),
+        ({'border': -1}, 'border >= 0, not -1'),
         ({'genotype': 'ssd_plain'}, r'scene\.distill_1'),
         ({'genotype': {'scene.distill_1': 'skip'}}, r'scene\.remain_1'),
     ],
@@ -174,8 +175,55 @@ def test_the_decision_is_for_each_image():
         result = model.enhance(y)
         changed = (result.enhanced != result.feature).flatten(1).any(dim=1).tolist()
         assert changed == expected
-    model.epsilon = scores[0].item()
+    model.epsilon = model.enhance(y[:1]).noise_score.item()  # alone: a batch may round otherwise
     assert not (model.enhance(y[:1]).enhanced != model.enhance(y[:1]).feature).any(), 'above, not at the threshold'
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+@torch.no_grad()
+def test_a_constant_image_stays_constant_up_to_its_border(variant):
+    """Extended by as much as the model sees, whatever the size of the image."""
+    model = build(variant, noisy=variant != 'S', epsilon=0.0).eval()
+    for parameter in model.scene_module.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    colour = torch.tensor([0.15, 0.1, 0.05]).view(1, 3, 1, 1)
+    results = {}
+    for border, size in ((0, (30, 44)), (20, (30, 44)), (20, (1, 1)), (20, (1, 9))):
+        model.border = border
+        results[border, size] = model.enhance(colour.expand(1, 3, *size))
+    for place in range(3):  # enhanced, feature, illumination
+        line, same, *others = [result[place] for result in results.values()]
+        assert (line - line[..., 15:16, 20:21]).abs().max() > 1e-3, 'without it there is a line'
+        for maps in (same, *others):
+            torch.testing.assert_close(maps, same[..., :1, :1].expand_as(maps), rtol=0, atol=1e-5)
+    assert [tuple(result.enhanced.shape[2:]) for result in results.values()] == [size for _, size in results]
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+@torch.no_grad()
+def test_border_is_that_of_an_image_extended_by_hand(variant):
+    model, batch = build(variant, noisy=variant != 'S', border=3).eval(), make_batch()
+    results = model.test_step(batch)
+    if variant == 'A':
+        model.epsilon = sorted(sample.noise_score for sample in results)[2]
+        results = model.test_step(batch)
+    model.border = 0
+    for image, sample in zip(batch['inputs'], results, strict=True):
+        by_hand = np.pad(image.numpy(), ((0, 0), (3, 3), (3, 3)), mode='edge')
+        if variant == 'A':
+            y = torch.from_numpy(by_hand).flip(0)[None] / 255
+            theta = model.noise_estimator(model.scene_module(y).features[-1])[..., 3:-3, 3:-3]
+            assert sample.noise_score == pytest.approx(theta.abs().mean().item(), rel=1e-4)
+            model.epsilon = -1 if (sample.enhanced != sample.feature).any() else 1e9
+        (expected,) = model.test_step({'inputs': [torch.from_numpy(by_hand)]})
+        for name in ('enhanced', 'feature', 'illumination'):
+            torch.testing.assert_close(sample.get(name), expected.get(name)[:, 3:-3, 3:-3], rtol=1e-5, atol=1e-6)
+
+
+def test_border_changes_no_training():
+    plain, extended = build('A'), build('A', border=9)
+    for phase in Phase:
+        assert losses_of(plain, make_batch(), phase) == losses_of(extended, make_batch(), phase)
 
 
 @torch.no_grad()
