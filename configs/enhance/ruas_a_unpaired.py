@@ -14,11 +14,18 @@ ambient = 0.2  # the darkest is brightened about 1 + 1 / ambient times
 
 # --- Sometimes changed ---------------------------------------------------------------------------------------------
 crop_size = (192, 192)
+epsilon = 0.0095  # noise score above which the noise is removed
+border = 20  # as far as a pixel sees
+white_noise = dict(correlation=0.0)  # what such photographs have, and what their texture is not
 # Unlike paper and release, these losses may be trained to their end: the scene's does not burn out, the noise removal's
 # does not flatten.
 model = dict(
     scene_loss=dict(fidelity_weight=1.0, smooth_weight=0.05, ambient=ambient, window=15),
-    task_loss=dict(type='ruas_mm.SyntheticDenoisingLoss', strength=0.2),
+    # Weak noise prevails, so that little is taken from images with none.
+    task_loss=dict(type='ruas_mm.SyntheticDenoisingLoss', strength=0.2, power=1.5, **white_noise),
+    noise_loss=dict(target='level', power=2.0, noise_free=0.3, **white_noise),
+    epsilon=epsilon,
+    border=border,
 )
 train_pipeline = _base_.train_pipeline
 train_pipeline[1].crop_size = crop_size

@@ -74,5 +74,5 @@ class SyntheticDenoisingLoss(SyntheticNoiseLoss):
         Returns:
             dict[str, Tensor]: Weighted scalar ``loss_denoise_synthetic``.
         """
-        clean, noisy = self.synthetic_noise(u)
+        clean, noisy, _ = self.synthetic_noise(u)
         return {'loss_denoise_synthetic': self.weight * F.l1_loss(removal(noisy), clean)}

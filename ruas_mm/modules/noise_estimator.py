@@ -11,10 +11,10 @@ from torch import Tensor, nn
 class NoiseEstimator(nn.Sequential):
     """Five convolutions that guess the noise of an image (paper §4.1, METHOD §5: Psi_e).
 
-    Their output theta is the noise itself, pixel by pixel, with its sign; its mean absolute value is the image's noise
-    score. (The authors' published weights are to be read so: fed with noise of a known strength on an image without,
-    their theta follows it with a correlation of about 0.9, and the score is the noise's mean absolute value.) A new
-    module finds next to none.
+    Their output theta is the noise itself, pixel by pixel, with its sign, or its level, as the loss that trained them
+    wants (:class:`ruas_mm.NoiseEstimationLoss`); its mean absolute value is the image's noise score. (The authors'
+    published weights tell the noise: fed with noise of a known strength on an image without, their theta follows it
+    with a correlation of about 0.9, and the score is the noise's mean absolute value.) A new module finds next to none.
 
     Args:
         channels (int): Channels inside.

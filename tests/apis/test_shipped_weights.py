@@ -38,6 +38,16 @@ def test_dark_photographs_come_back(variant, photograph):
     assert np.abs(shares[0] - shares[1]).max() < 0.15
 
 
+@pytest.mark.parametrize('photograph', [astronaut, coffee])
+def test_noise_is_told_from_texture(photograph):
+    """RUAS_A leaves a dark photograph as it is, and removes noise of one and a quarter of its grey levels."""
+    dark = photograph()[:320:2, :400:2] * 0.15
+    noisy = dark + 1.275 * np.random.default_rng(0).standard_normal(dark.shape)
+    enhance = RUASInferencer(device='cpu')
+    scores = [enhance(image.clip(0, 255).round().astype(np.uint8))[0]['noise_score'] for image in (dark, noisy)]
+    assert scores[0] < 0.5 * enhance.model.epsilon < enhance.model.epsilon < scores[1]
+
+
 def test_publish(tmp_path):
     """The files of a checkpoint are those it came from, but for what is chosen; a bad one is one sentence."""
 

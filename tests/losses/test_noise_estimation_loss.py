@@ -31,6 +31,20 @@ def test_it_is_the_error_of_the_noise():
     assert seen[0].min() >= 0 and seen[0].max() <= 1 and value.item() > 0
 
 
+def test_or_of_its_level():
+    loss, u = NoiseEstimationLoss(target='level', weight=3.0), torch.rand(2, 3, 16, 12)
+    torch.manual_seed(0)
+    _, _, level = loss.synthetic_noise(u)
+    for theta, expected in ((level, 0.0), (torch.zeros_like(level), 3 * level.mean().item())):
+        torch.manual_seed(0)
+        assert loss(lambda _, theta=theta: theta, u)['loss_noise_estimate'].item() == pytest.approx(expected)
+
+
+def test_unknown_target():
+    with pytest.raises(ValueError, match="no target='sign'; choose 'noise' or 'level'"):
+        NoiseEstimationLoss(target='sign')
+
+
 @pytest.mark.parametrize('size', SIZES)
 def test_every_size(size):
     torch.manual_seed(0)
@@ -42,17 +56,20 @@ def test_every_size(size):
     assert all(p.grad.isfinite().all() for p in estimator.parameters())
 
 
-def test_the_score_learns_to_tell_noise():
-    """A short training on flat images: the score grows with the noise and tells weak from strong at the threshold."""
+@pytest.mark.parametrize(('target', 'iterations', 'lr'), [('noise', 120, 5e-3), ('level', 200, 2e-3)])
+def test_the_score_learns_to_tell_noise(target, iterations, lr):
+    """A short training on flat images: the score grows with the noise."""
     torch.manual_seed(0)
-    estimator, loss = NoiseEstimator(16), NoiseEstimationLoss(reduction=1)
-    optimizer = torch.optim.Adam(estimator.parameters(), 5e-3)
-    for _ in range(120):
+    estimator, loss = NoiseEstimator(16), NoiseEstimationLoss(target, reduction=1)
+    optimizer = torch.optim.Adam(estimator.parameters(), lr)
+    for _ in range(iterations):
         u = torch.rand(4, 3, 1, 1).expand(4, 3, 20, 20)
         optimizer.zero_grad()
         loss(estimator, u)['loss_noise_estimate'].backward()
         optimizer.step()
     with torch.no_grad():
         scores = [estimator.score(0.5 + d * torch.randn(8, 3, 32, 32)) for d in (0.0, 0.03, 0.1)]
-    assert scores[0].max() < scores[1].min() < scores[1].max() < 0.035 < scores[2].min()
-    assert 0.5 < scores[2].mean() / (0.1 * (2 / torch.pi) ** 0.5) < 1.1, 'it is in the units of the noise'
+    assert scores[0].max() < scores[1].min() < scores[1].max() < scores[2].min()
+    assert 0.5 < scores[2].mean() / (0.1 * (2 / torch.pi) ** 0.5) < 1.3, 'it is in the units of the noise'
+    if target == 'noise':
+        assert scores[1].max() < 0.035 < scores[2].min(), "the authors' threshold tells weak from strong"

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -7,9 +9,9 @@ from ruas_mm.losses import SyntheticNoise
 def test_a_pair():
     u = torch.rand(2, 3, 9, 12, requires_grad=True)
     synthetic = SyntheticNoise(reduction=3)
-    clean, noisy = synthetic(u)
+    clean, noisy, level = synthetic(u)
     assert torch.equal(clean, synthetic.reduce(u)) and not clean.requires_grad
-    assert noisy.shape == clean.shape == (2, 3, 3, 4)
+    assert noisy.shape == clean.shape == level.shape == (2, 3, 3, 4)
     assert noisy.min() >= 0 and noisy.max() <= 1 and (noisy != clean).any()
 
 
@@ -29,7 +31,8 @@ def test_noise_is_as_described():
     synthetic = SyntheticNoise(strength=0.1)
     dark, bright = torch.full((40, 3, 64, 64), 0.4), torch.full((40, 3, 64, 64), 0.6)
     u = torch.cat([dark, bright], dim=-1)
-    noise = synthetic.add(u) - u
+    noisy, level = synthetic.add(u)
+    noise = noisy - u
     assert noise.mean().abs() < 1e-3
     deviation = noise.std(dim=(1, 2, 3))
     assert deviation.min() < 0.02 < 0.07 < deviation.max() < 0.1 * (1 + 0.5) ** 0.5 * 1.05
@@ -40,6 +43,7 @@ def test_noise_is_as_described():
     inner = noise[..., :64]
     correlation = (inner[..., 1:] * inner[..., :-1]).mean(dim=(1, 2, 3)) / inner.square().mean(dim=(1, 2, 3))
     assert correlation.min() < 0.15 and 0.5 < correlation.max() < 0.7
+    torch.testing.assert_close(noise.abs().mean(dim=(1, 2, 3)), level.mean(dim=(1, 2, 3)), rtol=0.1, atol=1e-4)
 
 
 def _solve(variances):
@@ -48,9 +52,43 @@ def _solve(variances):
     return variances[0] - 0.4 * shot, shot
 
 
+def test_white_noise():
+    torch.manual_seed(0)
+    u = torch.full((8, 3, 64, 64), 0.5)
+    noise = SyntheticNoise(strength=0.1, correlation=0.0).add(u)[0] - u
+    for dim in (1, 2, 3):  # neither do channels share any
+        assert (noise * noise.roll(1, dim)).mean().abs() < 0.02 * noise.square().mean()
+
+
+def test_weak_noise_prevails():
+    """Of the deviations, power 1 leaves half above half the strength, power 3 a fifth."""
+    torch.manual_seed(0)
+    u = torch.zeros(4000, 1, 1, 1)  # black has no shot noise
+    for power in (1.0, 3.0):
+        level = SyntheticNoise(strength=0.2, power=power).add(u)[1] / (2 / torch.pi) ** 0.5
+        assert level.max().item() == pytest.approx(0.2, rel=0.01)
+        assert (level > 0.1).float().mean().item() == pytest.approx(1 - 0.5 ** (1 / power), abs=0.03)
+
+
+def test_images_without_noise():
+    torch.manual_seed(0)
+    u = torch.rand(1000, 3, 2, 2)
+    noisy, level = SyntheticNoise(noise_free=0.3).add(u)
+    free = (noisy == u).flatten(1).all(dim=1)
+    assert torch.equal(free, (level == 0).flatten(1).all(dim=1))
+    assert free.float().mean().item() == pytest.approx(0.3, abs=0.05)
+
+
 @pytest.mark.parametrize(
-    ('options', 'words'), [({'reduction': 0}, 'reduction >= 1, not 0'), ({'strength': 0.0}, 'strength > 0, not 0.0')]
+    ('options', 'words'),
+    [
+        ({'reduction': 0}, 'reduction >= 1, not 0'),
+        ({'strength': 0.0}, 'strength > 0, not 0.0'),
+        ({'power': 0.0}, 'power > 0, not 0.0'),
+        ({'correlation': 1.5}, 'correlation in [0, 1], not 1.5'),
+        ({'noise_free': 1.0}, 'noise_free in [0, 1), not 1.0'),
+    ],
 )
 def test_option_errors(options, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=re.escape(words)):
         SyntheticNoise(**options)
