@@ -4,13 +4,16 @@ _base_ = './ruas_deeplab_acdc.py'
 
 data_root = 'data/dark_zurich/'
 test_pipeline = _base_.test_pipeline
-test_pipeline[2].num_classes = _base_.num_classes  # mmseg's data sets do not tell it to the loader
+tta_pipeline = _base_.tta_pipeline
+for loader in (test_pipeline[2], tta_pipeline[1].transforms[2][0]):
+    loader.num_classes = _base_.num_classes  # mmseg's data sets do not tell it
+del loader
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,
         type='mmseg.DarkZurichDataset',
         data_root=data_root,
-        data_prefix=dict(img_path='rgb_anon/val/night/GOPR0356', seg_map_path='gt/val/night/GOPR0356'),
+        data_prefix=dict(img_path='rgb_anon/val/night', seg_map_path='gt/val/night'),
         test_mode=True,
         pipeline=test_pipeline,
     )

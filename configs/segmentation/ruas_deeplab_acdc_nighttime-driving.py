@@ -4,7 +4,10 @@ _base_ = './ruas_deeplab_acdc.py'
 
 data_root = 'data/NighttimeDrivingTest/'
 test_pipeline = _base_.test_pipeline
-test_pipeline[2].num_classes = _base_.num_classes  # mmseg's data sets do not tell it to the loader
+tta_pipeline = _base_.tta_pipeline
+for loader in (test_pipeline[2], tta_pipeline[1].transforms[2][0]):
+    loader.num_classes = _base_.num_classes  # mmseg's data sets do not tell it
+del loader
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,

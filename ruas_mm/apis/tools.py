@@ -6,6 +6,7 @@ import argparse
 import atexit
 import gc
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -28,6 +29,7 @@ _PACKAGE = str(Path(__file__).parents[1])
 _REGISTRY = str(Path(mmengine.registry.__file__).parent)
 # Errors of these kinds, raised by this package or by mmengine's look-up of a type, name what was wrong.
 _EXPLAINED = (ValueError, OSError, ImportError, RuntimeError, KeyError)
+_WORKER = 'in DataLoader worker process'  # how torch begins the message of an error from there
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -209,6 +211,10 @@ def run_tool(main: Callable[[], None]) -> None:
         main()
     except _EXPLAINED as error:
         origin = traceback.extract_tb(error.__traceback__)[-1].filename
+        message = error.args[0] if isinstance(error, KeyError) else str(error)
+        if _WORKER in message.partition('\n')[0]:  # torch packs the traceback of the other process into the message
+            origin = re.findall('^  File "(.+?)", line', message, re.MULTILINE)[-1]
+            message = message.rstrip().rpartition('\n')[2].partition(': ')[2]
         if not origin.startswith((_PACKAGE, _REGISTRY)):
             raise
-        sys.exit(f'Error: {error.args[0] if isinstance(error, KeyError) else error}')
+        sys.exit(f'Error: {message}')

@@ -11,15 +11,16 @@ from mmengine.utils import apply_to
 from torch import nn
 from torch.utils.data import DataLoader
 
-# Full-size maps: of a detector's scene, of an enhancer's, and what the reader of the file has anyway.
-_LEFT_OUT = {'scene', 'feature', 'illumination', 'gt', 'gt_img', 'input'}
+# Full-size maps: of a scene, of a segmentor's scores, and what the reader of the file has anyway.
+_LEFT_OUT = {'scene', 'feature', 'illumination', 'seg_logits', 'gt', 'gt_img', 'gt_sem_seg', 'input'}
 
 
 class DumpPredictions(DumpResults):
     """mmengine's ``DumpResults`` without what would swell the file.
 
-    That is ``scene``, three full-size float maps an image, and the storage behind tensors that are views of it.
-    Evaluators of mmengine and of mmagic, which ask more of a metric, take it.
+    That is ``scene`` and ``seg_logits``, several full-size float maps an image, and the storage behind tensors that are
+    views of it. Label maps are kept in 8 bits where that holds all their ids. Evaluators of mmengine and of mmagic,
+    which ask more of a metric, take it.
 
     Args:
         out_file_path (str): Pickle file to write.
@@ -56,4 +57,8 @@ class DumpPredictions(DumpResults):
             predictions (Sequence[dict]): Data samples as dicts.
         """
         kept = [{key: value for key, value in sample.items() if key not in _LEFT_OUT} for sample in predictions]
+        for sample in kept:
+            if 'pred_sem_seg' in sample:
+                labels = sample['pred_sem_seg']['data']
+                sample['pred_sem_seg'] = {'data': labels.byte() if labels.max() < 256 else labels}
         super().process(data_batch, apply_to(kept, torch.is_tensor, torch.clone))
