@@ -41,7 +41,7 @@ def save(tmp_path):
 def test_loads_what_mmseg_loads(save, options):
     path = save(MAP)
     expected = LoadAnnotations()({**sample(path), **options})
-    found = TRANSFORMS.build(dict(type='LoadSegLabels'))({**sample(path), **options})
+    found = TRANSFORMS.build(dict(type='ruas_mm.LoadSegLabels'))({**sample(path), **options})
     np.testing.assert_array_equal(found.pop('gt_seg_map'), expected.pop('gt_seg_map'))
     assert found == expected
     assert found['seg_fields'] == ['gt_seg_map']

@@ -5,6 +5,7 @@ import torch
 
 pytest.importorskip('mmseg.models')
 
+from mmengine.registry import init_default_scope
 from mmseg.models import ASPPHead, DepthwiseSeparableASPPHead
 
 from ruas_mm import SearchableDeepLabHead
@@ -21,6 +22,12 @@ MIXED = {
     'deeplab_head.branch_3': 'dil_conv_3x3_d6',
     'deeplab_head.branch_4': 'conv_1x1',
 }
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    """Where heads find their default loss."""
+    init_default_scope('mmseg')
 
 
 def build(**options):
