@@ -17,4 +17,14 @@ search = dict(
     # --- Rarely changed --------------------------------------------------------------------------------------------
     optimizer=dict(type='Adam', lr=3e-4, betas=(0.5, 0.999), weight_decay=5e-4),  # the paper
 )
+# For a few hundred steps instead of tens of thousands: larger ones, and an earlier start.
+short_search = dict(
+    search,
+    scene_iters=5,
+    task_iters=5,
+    warmup=15,
+    interval=1,
+    patience=None,
+    optimizer=dict(type='Adam', lr=0.02, betas=(0.5, 0.999), weight_decay=5e-4),
+)
 find_unused_parameters = True  # several processes: each phase trains a part of the model

@@ -2,23 +2,8 @@
 
 _base_ = './ruas_deeplab_demo.py'
 
-head = _base_.model.decode_head
-model = dict(
-    type='mmseg.EncoderDecoder',
-    data_preprocessor=dict(scene_module=None),
-    decode_head=dict(
-        _delete_=True,
-        type='mmseg.DepthwiseSeparableASPPHead',
-        dilations=(1, 6, 12, 18),
-        in_channels=head.in_channels,
-        in_index=head.in_index,
-        channels=head.channels,
-        c1_in_channels=head.c1_in_channels,
-        c1_channels=head.c1_channels,
-        dropout_ratio=head.dropout_ratio,
-        num_classes=head.num_classes,
-        norm_cfg=head.norm_cfg,
-        align_corners=head.align_corners,
-        loss_decode=head.loss_decode,
-    ),
-)
+head = dict(_base_.model.decode_head, _delete_=True, type='mmseg.DepthwiseSeparableASPPHead', dilations=(1, 6, 12, 18))
+for option in ('branches', 'reduced_channels', 'genotype'):  # of our head alone
+    del head[option]
+model = dict(type='mmseg.EncoderDecoder', data_preprocessor=dict(scene_module=None), decode_head=head)
+del head, option

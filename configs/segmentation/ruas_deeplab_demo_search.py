@@ -32,19 +32,7 @@ train_dataloader = dict(
 search_dataloader = dict(
     **loader, dataset=dict(type='ruas_mm.split_dataset', part='architecture', **split, dataset=train_set)
 )
-# A few hundred steps instead of tens of thousands: larger ones, and an earlier start.
-custom_hooks = [
-    dict(
-        _base_.search,
-        val_dataloader=search_dataloader,
-        scene_iters=5,
-        task_iters=5,
-        warmup=15,
-        interval=1,
-        patience=None,
-        optimizer=dict(type='Adam', lr=0.02, betas=(0.5, 0.999), weight_decay=5e-4),
-    )
-]
+custom_hooks = [dict(_base_.short_search, val_dataloader=search_dataloader)]
 
 # --- Rarely changed ------------------------------------------------------------------------------------------------
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)

@@ -1,8 +1,31 @@
-"""Lists of images, one a line."""
+"""What lies in a folder, and lists of images, one a line."""
 
 from __future__ import annotations
 
 from mmengine import fileio
+
+from ruas_mm.utils.images import natural_key
+
+
+def list_files(folder: str, recursive: bool = True, backend_args: dict | None = None) -> list[str]:
+    """List the files below a folder.
+
+    Args:
+        folder (str): The folder.
+        recursive (bool): Whether those of its sub-folders count.
+        backend_args (dict, optional): mmengine file backend; None for local files.
+
+    Returns:
+        list[str]: Their names relative to the folder, in numerical order.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    try:
+        names = fileio.list_dir_or_file(folder, list_dir=False, recursive=recursive, backend_args=backend_args)
+        return sorted(names, key=natural_key)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f'{folder}: no such folder; check data_root and data_prefix.') from None
 
 
 def read_image_list(path: str, backend_args: dict | None = None) -> list[tuple[str, str]]:

@@ -6,10 +6,8 @@ import random
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_train_test import CONFIG as TRAINED_CONFIG
 from test_train_test import ROOT, one_sentence, run
 from test_train_test import options as training_options
-from tiny_search import CONFIG, EPOCHS, ITERATIONS, make_data, options, small_model
+from tiny_search import CONFIG, EPOCHS, ITERATIONS, kill_training, make_data, options, small_model
 
 from ruas_mm.search import Genotype
 from ruas_mm.utils.checkpoint import load_from_local
@@ -119,25 +117,7 @@ def test_printed_command_trains_what_was_found(data, searched, tmp_path):
 def kill(data, work, moment, delay=0.0, resume=True):
     """Search until ``moment`` holds of what the run has printed, wait a little, and kill it."""
     flags = ['--resume'] if resume else []
-    command = [sys.executable, ROOT / 'tools' / 'train.py', *arguments(data, work, *flags)]
-    log = work.with_name('log.txt')
-    with open(log, 'w') as file:
-        process = subprocess.Popen(
-            [*map(str, command)],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-            cwd=work.parent,
-        )
-    try:
-        while not moment(log.read_text()):
-            assert process.poll() is None, log.read_text()[-3000:]
-            time.sleep(0.005)
-        time.sleep(delay)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
+    kill_training(arguments(data, work, *flags), work.with_name('log.txt'), moment, delay)
 
 
 def finish(data, work):

@@ -1,14 +1,10 @@
 """Segmentation as a user runs it: trained, tested, searched, killed, resumed, and with a user's mistakes."""
 
-import os
 import pickle
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -22,6 +18,7 @@ pytest.importorskip('skimage')
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_train_test import ROOT, one_sentence, run
+from tiny_search import kill_training
 
 from ruas_mm.search import Genotype
 from ruas_mm.utils.checkpoint import load_from_local
@@ -163,19 +160,7 @@ def test_searched_killed_resumed_trained_tested(data, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     output = done.stdout + done.stderr
 
-    log = tmp_path / 'log.txt'
-    command = [sys.executable, ROOT / 'tools' / 'train.py', *search(data, work)]
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    with open(log, 'w') as file:
-        process = subprocess.Popen([*map(str, command)], stdout=file, stderr=file, env=environment, cwd=tmp_path)
-        try:
-            while f'[2][1/{ITERATIONS}]' not in log.read_text():
-                assert process.poll() is None, log.read_text()[-3000:]
-                time.sleep(0.01)
-        finally:
-            process.kill()
-            process.wait()
-    assert process.returncode == -signal.SIGKILL
+    kill_training(search(data, work), tmp_path / 'log.txt', lambda printed: f'[2][1/{ITERATIONS}]' in printed)
     assert not (work / f'epoch_{EPOCHS}.pth').exists()
     done = run('train.py', *search(data, work, '--resume'), cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]

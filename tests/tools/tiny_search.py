@@ -1,6 +1,10 @@
 """The demo search, small: twelve iterations on seven images."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -41,3 +45,24 @@ def small_model():
         'model.neck.out_channels': '(8,16,32,64,16,16)',
         'model.bbox_head.in_channels': '(8,16,32,64,16,16)',
     }
+
+
+def kill_training(arguments, log, moment, delay=0.0):
+    """Run ``tools/train.py`` until ``moment`` holds of what it has printed to ``log``, wait a little, and kill it."""
+    with open(log, 'w') as file:
+        process = subprocess.Popen(
+            [*map(str, [sys.executable, ROOT / 'tools' / 'train.py', *arguments])],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+            cwd=log.parent,
+        )
+    try:
+        while not moment(log.read_text()):
+            assert process.poll() is None, log.read_text()[-3000:]
+            time.sleep(0.005)
+        time.sleep(delay)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL

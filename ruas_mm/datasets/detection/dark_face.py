@@ -10,9 +10,9 @@ import numpy as np
 from mmdet.datasets import BaseDetDataset
 from mmengine import fileio
 
-from ruas_mm.datasets.image_list import read_image_list
+from ruas_mm.datasets.image_list import list_files, read_image_list
 from ruas_mm.datasets.image_size import image_size
-from ruas_mm.utils.images import IMAGE_SUFFIXES, natural_key
+from ruas_mm.utils.images import IMAGE_SUFFIXES
 
 
 def _parse_box(text: str, where: str) -> list[float]:
@@ -127,11 +127,7 @@ class DarkFaceDataset(BaseDetDataset):
         ]
 
     def _files(self, folder: str) -> list[str]:
-        try:
-            files = fileio.list_dir_or_file(folder, list_dir=False, backend_args=self.backend_args)
-            return sorted(files, key=natural_key)
-        except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(f'{folder}: no such folder; check data_root and data_prefix.') from None
+        return list_files(folder, recursive=False, backend_args=self.backend_args)
 
     def _image_names(self) -> dict[str, str]:
         """Image ids and file names, in the order of the data set."""

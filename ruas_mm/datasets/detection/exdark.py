@@ -11,7 +11,8 @@ from mmdet.datasets import BaseDetDataset
 from mmengine import fileio
 from PIL import Image
 
-from ruas_mm.utils.images import IMAGE_SUFFIXES, natural_key
+from ruas_mm.datasets.image_list import list_files
+from ruas_mm.utils.images import IMAGE_SUFFIXES
 
 CLASSES = (
     *('Bicycle', 'Boat', 'Bottle', 'Bus', 'Car', 'Cat'),
@@ -219,13 +220,8 @@ class ExDarkDataset(BaseDetDataset):
 
     def _files(self, folder: str, kind: str, suffixes: tuple[str, ...]) -> dict[str, str]:
         """Paths of all such files below a folder, by the id of their image."""
-        try:
-            names = fileio.list_dir_or_file(folder, list_dir=False, recursive=True, backend_args=self.backend_args)
-            names = sorted(names, key=natural_key)
-        except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(f'{folder}: no such folder; check data_root and data_prefix.') from None
         found: dict[str, str] = {}
-        for name in names:
+        for name in list_files(folder, backend_args=self.backend_args):
             stem, suffix = osp.splitext(name)
             if suffix.lower() not in suffixes:
                 continue

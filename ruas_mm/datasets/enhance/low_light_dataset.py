@@ -5,11 +5,11 @@ from __future__ import annotations
 import os.path as osp
 from typing import Any
 
-from mmengine import fileio
 from mmengine.dataset import BaseDataset
 
+from ruas_mm.datasets.image_list import list_files, read_image_list
 from ruas_mm.datasets.image_size import image_size
-from ruas_mm.utils.images import IMAGE_SUFFIXES, natural_key
+from ruas_mm.utils.images import IMAGE_SUFFIXES
 
 
 class LowLightDataset(BaseDataset):
@@ -75,29 +75,15 @@ class LowLightDataset(BaseDataset):
 
     def _files(self, folder: str) -> list[str]:
         """Names of the images below a folder."""
-        try:
-            names = list(
-                fileio.list_dir_or_file(folder, list_dir=False, recursive=True, backend_args=self.backend_args)
-            )
-        except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(f'{folder}: no such folder; check data_root and data_prefix.') from None
-        return sorted((name for name in names if name.lower().endswith(IMAGE_SUFFIXES)), key=natural_key)
+        names = list_files(folder, backend_args=self.backend_args)
+        return [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
 
     def _listed(self, images: list[str]) -> list[str]:
         """The images that ``ann_file`` names, in its order."""
-        folder, expected = self.data_prefix['img_path'], 'one image a line, as tools/dataset_tools/split.py writes'
-        try:
-            lines = fileio.get_text(self.ann_file, encoding='utf-8-sig', backend_args=self.backend_args).splitlines()
-        except FileNotFoundError:
-            raise FileNotFoundError(f'{self.ann_file}: no such list; expected {expected}.') from None
-        except UnicodeDecodeError:
-            raise ValueError(f'{self.ann_file}: expected a text file, {expected}.') from None
+        folder = self.data_prefix['img_path']
         names, stems = set(images), _by_stem(images)
         chosen: dict[str, None] = {}
-        for number, entry in enumerate(map(str.strip, lines), start=1):
-            if not entry:
-                continue
-            where = f'{self.ann_file}, line {number}'
+        for where, entry in read_image_list(self.ann_file, self.backend_args):
             found = [entry] if entry in names else stems.get(entry, [])
             if not found:
                 raise FileNotFoundError(f'{where}: no image {entry!r} in {folder}.')
@@ -106,8 +92,6 @@ class LowLightDataset(BaseDataset):
             if found[0] in chosen:
                 raise ValueError(f'{where}: image {entry!r} is listed twice.')
             chosen[found[0]] = None
-        if not chosen:
-            raise ValueError(f'{self.ann_file}: expected {expected}, found none.')
         return list(chosen)
 
     def _load_image(self, name: str, truths: dict[str, list[str]] | None) -> dict:

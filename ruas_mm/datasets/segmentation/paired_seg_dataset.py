@@ -5,11 +5,9 @@ from __future__ import annotations
 import os.path as osp
 from typing import Any
 
-from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
 
-from ruas_mm.datasets.image_list import read_image_list
-from ruas_mm.utils.images import natural_key
+from ruas_mm.datasets.image_list import list_files, read_image_list
 
 
 class PairedSegDataset(BaseSegDataset):
@@ -66,13 +64,8 @@ class PairedSegDataset(BaseSegDataset):
     def _files(self, prefix: str, what: str, suffixes: tuple[str, ...]) -> dict[str, str]:
         """Names of all such files below a folder, by the id of their image."""
         folder = self.data_prefix[prefix]
-        try:
-            names = fileio.list_dir_or_file(folder, list_dir=False, recursive=True, backend_args=self.backend_args)
-            names = sorted(names, key=natural_key)
-        except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(f'{folder}: no such folder; check data_root and data_prefix.') from None
         found: dict[str, str] = {}
-        for name in names:
+        for name in list_files(folder, backend_args=self.backend_args):
             suffix = next(filter(name.endswith, suffixes), None)
             if suffix is None:
                 continue
