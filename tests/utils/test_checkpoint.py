@@ -17,7 +17,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import ruas_mm  # noqa: F401
-from ruas_mm.utils import checkpoint
 from ruas_mm.utils.checkpoint import CheckpointError, load_from_http, load_from_local
 
 
@@ -74,15 +73,8 @@ def everything():
     }
 
 
-@pytest.fixture(params=['torch', 'pickle'])
-def unpickler(request, monkeypatch):
-    """Both ways in: torch's own unpickler, and the one for a torch too old for it."""
-    if request.param == 'pickle':
-        monkeypatch.setattr(checkpoint, 'digit_version', lambda version: (2, 6) if version == '2.6' else (2, 0))
-
-
 @pytest.mark.parametrize('zipped', [True, False])
-def test_everything_comes_back(unpickler, tmp_path, zipped):
+def test_everything_comes_back(tmp_path, zipped):
     path = tmp_path / 'all.pth'
     torch.save(everything(), path, _use_new_zipfile_serialization=zipped)
     before, after = everything(), CheckpointLoader.load_checkpoint(str(path), 'cpu', 'silent')
@@ -122,7 +114,7 @@ class Call:
     ],
     ids=['os', 'exec', 'getattr', 'nested getattr', 'numpy', 'torch'],
 )
-def test_hostile_checkpoint_runs_nothing(unpickler, tmp_path, attack, refused, save):
+def test_hostile_checkpoint_runs_nothing(tmp_path, attack, refused, save):
     path, mark = tmp_path / 'hostile.pth', tmp_path / 'mark'
     content = {'state_dict': {}, 'meta': attack(str(mark))}
     if save == 'bare pickle':
@@ -144,7 +136,7 @@ def test_loading_leaves_torch_as_strict_as_it_was(tmp_path):
         torch.load(path, weights_only=True)
 
 
-def test_damaged_files_are_named(unpickler, tmp_path):
+def test_damaged_files_are_named(tmp_path):
     whole = tmp_path / 'whole.pth'
     torch.save(everything(), whole)
     content = whole.read_bytes()
