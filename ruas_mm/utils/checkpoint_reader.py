@@ -1,8 +1,8 @@
 """Read files written by ``torch.save`` without running code from them, in memory and time bounded by their size.
 
-``torch.load`` cannot be used for this. It inflates compressed files, takes the size of a storage from the pickle and
-not from the file, enlarges a storage that is too small for its tensor, and calls the functions that it allows with any
-arguments. Reading the format here also gives the same behaviour with every version of torch.
+``torch.load`` cannot be used for this. It inflates compressed files, calls the functions that it allows with any
+arguments, restores values that unfold to any size, and each of its versions checks something else. What is read here is
+read in the same way with all of them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -114,7 +115,9 @@ def _read_zip(file: BinaryIO, size: int, restore: Callable) -> Any:
             return storages[key]
 
         data = read('data.pkl')
-        content = _Unpickler(io.BytesIO(data), len(data), find_storage).load()
+        reader = _Unpickler(io.BytesIO(data), len(data), find_storage)
+        content = reader.load()
+    reader.check_sparse()
     _check_unfolded(content, size)
     return content
 
@@ -152,14 +155,12 @@ def _read_legacy(file: BinaryIO, size: int, restore: Callable) -> Any:
             raise UnreadableError(f'is damaged: it declares two sizes of storage {show(key)}')
         return storages[key][1]
 
-    def load() -> Any:
-        return _Unpickler(file, size, find_storage).load()
-
-    if load() != MAGIC_NUMBER or load() != PROTOCOL_VERSION:
+    reader = _Unpickler(file, size, find_storage)
+    if reader.load() != MAGIC_NUMBER or reader.load() != PROTOCOL_VERSION:
         raise UnreadableError('is not a checkpoint: it is not a file written by torch.save')
-    load()  # facts about the machine, which torch does not use either
-    content = load()
-    keys = load()
+    reader.load()  # facts about the machine, which torch does not use either
+    content = reader.load()
+    keys = reader.load()
     if not isinstance(keys, list) or len(keys) != len(storages) or not all(key in storages for key in keys):
         raise UnreadableError('is damaged: it does not list its storages')
     for key in keys:
@@ -172,6 +173,7 @@ def _read_legacy(file: BinaryIO, size: int, restore: Callable) -> Any:
             read.byteswap(dtype)
         if target is not read:
             target.copy_(read)
+    reader.check_sparse()
     _check_unfolded(content, size)
     return content
 
@@ -264,12 +266,18 @@ class _Unpickler(pickle._Unpickler):
         self._find_storage = find_storage
         self._budget = 4 * size + 1024
         self._number_keys = 0
+        self._unchecked: list[Callable] = []
 
     def spend(self, count: int) -> None:
         """Count values or bytes that a file asks to copy."""
         self._budget -= count
         if self._budget < 0:
             raise UnreadableError('copies more values than it holds, so it was not loaded')
+
+    def check_sparse(self) -> None:
+        """Check that the indices of sparse tensors lie inside, once their storages have been read."""
+        for check in self._unchecked:
+            check()
 
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace('__builtin__', 'builtins').replace('numpy._core', 'numpy.core')
@@ -316,14 +324,18 @@ class _Unpickler(pickle._Unpickler):
 
     def load_reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack[-1]
-        if not isinstance(function, _Allowed) or function.call is None or type(arguments) is not tuple:
-            raise _refused('a call of ' + (function.name if isinstance(function, _Allowed) else show(function)))
+        if not isinstance(function, _Allowed) or type(arguments) is not tuple:
+            raise UnreadableError(f'is damaged: it calls {show(function)}')
+        if function.call is None:
+            raise _refused(f'a call of {function.name}')
         self.stack[-1] = function.call(self, *arguments)
 
     def load_newobj(self) -> None:
         arguments, kind = self.stack.pop(), self.stack.pop()
+        if not isinstance(kind, _Allowed):
+            raise UnreadableError(f'is damaged: it calls {show(kind)}')
         if kind is not _HISTORY_BUFFER or arguments != ():
-            raise _refused('a new ' + (kind.name if isinstance(kind, _Allowed) else show(kind)))
+            raise _refused(f'a call of {kind.name}')
         self.append(HistoryBuffer())
 
     def load_build(self) -> None:
@@ -336,8 +348,10 @@ class _Unpickler(pickle._Unpickler):
             _set_history(target, state)
         elif type(target) is OrderedDict and type(state) is dict:
             _set_attributes(target, state)
+        elif isinstance(target, _Allowed):
+            raise _refused(f'a change of {target.name}')
         else:
-            raise _refused(f'a change of {show(target)}')
+            raise UnreadableError(f'is damaged: it sets attributes of {show(target)}')
 
     def load_append(self) -> None:
         value = self.stack.pop()
@@ -628,10 +642,13 @@ def _make_sparse(reader: _Unpickler, layout: Any, data: Any) -> torch.Tensor:
     if layout is torch.sparse_coo:
         coalesced = data[3] if len(data) == 4 else None
         _expect(len(parts) == 2 and isinstance(size, tuple) and coalesced in (None, True, False), 'sparse tensor')
-        tensor = torch.sparse_coo_tensor(*parts, size, check_invariants=True)
+        tensor = torch.sparse_coo_tensor(*parts, size, check_invariants=False)
+        reader._unchecked.append(partial(torch.sparse_coo_tensor, *parts, size, check_invariants=True))
         return tensor._coalesced_(True) if coalesced else tensor
     _expect(len(parts) == 3 and isinstance(size, tuple), 'sparse tensor')
-    return torch.sparse_compressed_tensor(*parts, size, layout=layout, check_invariants=True)
+    make = partial(torch.sparse_compressed_tensor, *parts, size, layout=layout)
+    reader._unchecked.append(partial(make, check_invariants=True))
+    return make(check_invariants=False)
 
 
 def _make_meta(reader: _Unpickler, dtype: Any, size: Any, stride: Any, requires_grad: Any) -> torch.Tensor:

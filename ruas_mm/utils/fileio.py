@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -35,6 +36,8 @@ def open_file(path: str | os.PathLike[str], what: str) -> BinaryIO:
     except ValueError as error:  # a null character, or one that the file system cannot encode
         raise FileNotFoundError(f'{what} {path!r} does not exist: {error}.') from None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise FileNotFoundError(f'{what} {path} does not exist.') from None
         raise type(error)(f'{what} {path} cannot be read: {error.strerror or error}.') from None
     if os.path.isdir(path):
         raise FileNotFoundError(f'{what} {path} is a folder, not a file.')

@@ -192,7 +192,7 @@ def test_neither_file_nor_name(source):
         (GOOD | {'slots': ['skip']}, ['"slots"']),
         (GOOD | {'slots': {'scene.last': 'conv_9x9'}}, ["'scene.last'", "'conv_9x9'", 'skip, conv_1x1']),
         (GOOD | {'slots': {'scene.last': None}}, ["'scene.last'", 'None']),
-        (GOOD | {'slots': {'scene.last': ['skip']}}, ["'scene.last'", "['skip']"]),
+        (GOOD | {'slots': {'scene.last': ['skip']}}, ["'scene.last'", 'a list']),
         (GOOD | {'slots': {'scene.last': {'skip': 0.5}}}, ["'scene.last'"]),
     ],
 )
