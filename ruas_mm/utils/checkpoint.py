@@ -12,7 +12,7 @@ import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier, get_dist_info
@@ -101,22 +101,18 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
 
 def _load_cached(url: str, map_location: Any) -> Any:
     folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
-    name = os.path.basename(unquote(urlparse(url).path, errors='replace'))
+    name = re.split('[?#]', url)[0].rpartition('/')[2]
     readable = re.sub(r'[^\w.-]', '_', name, flags=re.ASCII)[-80:]
     path = os.path.join(folder, f'{hashlib.sha256(url.encode(errors="replace")).hexdigest()[:32]}-{readable}')
     if os.path.exists(path):
         try:
             return _load(url, path, map_location)
-        except CheckpointError:
+        except (CheckpointError, OSError):
             pass  # what is wrong with it may be gone in a new download
     partial = f'{path}.{uuid.uuid4().hex}.partial'
     try:
-        try:
-            os.makedirs(folder, exist_ok=True)
-            digest = _download(url, partial)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = shorten(str(error)).rstrip('.') or type(error).__name__
-            raise CheckpointError(f'The checkpoint {url} cannot be downloaded: {reason}.') from error
+        os.makedirs(folder, exist_ok=True)
+        digest = _download(url, partial)
         expected = re.search(r'-([0-9a-f]{8,64})\.\w+$', name)  # torch's convention; a date is none
         if expected and not re.fullmatch(r'(19|20)\d{6}', expected[1]) and not digest.startswith(expected[1]):
             raise CheckpointError(
@@ -125,6 +121,9 @@ def _load_cached(url: str, map_location: Any) -> Any:
             )
         content = _load(url, partial, map_location)
         os.replace(partial, path)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = shorten(str(error)).rstrip('.') or type(error).__name__
+        raise CheckpointError(f'The checkpoint {url} cannot be downloaded: {reason}.') from error
     finally:
         if os.path.exists(partial):
             os.remove(partial)

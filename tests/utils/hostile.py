@@ -7,8 +7,6 @@ line, its name, what came of it, the seconds it took and the message.
 import io
 import json
 import os
-import pickle
-import random
 import struct
 import sys
 import time
