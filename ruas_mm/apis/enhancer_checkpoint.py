@@ -29,6 +29,8 @@ _CHANNELS = {
 }
 # Options that cost time or memory and that no weight in the file pays for; far beyond what enhances.
 _LARGEST = {'stages': 64, 'cells': 64, 'window': 127, 'border': 1024}
+# Stages times window: about twice as far as the scene module sees, which costs time too.
+_FURTHEST = 512
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # Characters in the text of a config; the longest of this package have 10 thousand.
 _LONGEST_CONFIG = 2**20
@@ -223,6 +225,9 @@ def _check_part(part: str, options: Any, state: dict) -> None:
         if option != 'channels':
             for index in range(value):
                 _find(state, f'{part}.cells.{index}.fuse.weight')
+    window = options.get('window', 1)
+    if isinstance(window, int) and values.get('stages', 1) * window > _FURTHEST:
+        raise ValueError(f'stages times window of its {part} must be at most {_FURTHEST}')
     name, channels = _CHANNELS[part], values['channels']
     if part == 'scene_module' and channels != 3:
         raise ValueError(f'channels of its {part} must be 3, as images have, got {show(channels)}')

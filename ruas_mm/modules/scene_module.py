@@ -155,7 +155,10 @@ class SceneModule(nn.Module):
             larger = _Larger.apply if torch.is_grad_enabled() else torch.maximum
             x = larger(x[..., :-1], x[..., 1:])
             return larger(x[..., :-1, :], x[..., 1:, :])
-        return F.max_pool2d(x, self.window, stride=1)
+        if torch.is_grad_enabled():
+            return F.max_pool2d(x, self.window, stride=1)
+        # The same values one axis after the other; their gradient would choose another of equal numbers.
+        return F.max_pool2d(F.max_pool2d(x, (1, self.window), stride=1), (self.window, 1), stride=1)
 
 
 class _Larger(torch.autograd.Function):

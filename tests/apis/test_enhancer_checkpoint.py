@@ -80,6 +80,11 @@ def test_names_without_weights_do_not_pay(content, tmp_path):
     assert 'stages must be at most' in failure(tmp_path / 'bad.pth')
 
 
+def test_how_far_a_model_sees_is_bounded(tmp_path):
+    save_enhancer(tmp_path / 'bad.pth', variant='S', scene_module=dict(stages=9, window=99))
+    assert 'stages times window of its scene_module must be at most 512' in failure(tmp_path / 'bad.pth')
+
+
 @pytest.mark.parametrize(
     'text',
     [

@@ -339,6 +339,16 @@ def test_float32_gradients_in_training_layout():
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-6, msg=lambda text, name=name: name + text)
 
 
+@pytest.mark.parametrize('window', [1, 2, 3, 9])
+def test_inference_takes_the_same_maximum(window):
+    module = SceneModule(window=window)
+    y = dark(2, 3, 13, 8)
+    y[0, 1, 5, 3] = math.nan
+    with torch.no_grad():
+        fast = module._local_max(y)
+    torch.testing.assert_close(fast, module._local_max(y), rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
