@@ -90,7 +90,7 @@ def _read_zip(file: BinaryIO, size: int, restore: Callable) -> Any:
             try:
                 return archive.read(members[f'{folder}/{name}'])
             except zipfile.BadZipFile as error:
-                raise UnreadableError(f'is damaged: {shorten(str(error))}') from error
+                raise _damaged(error) from error
 
         order = read('byteorder').decode() if f'{folder}/byteorder' in members else 'little'
         if order not in ('little', 'big'):
@@ -108,7 +108,7 @@ def _read_zip(file: BinaryIO, size: int, restore: Callable) -> Any:
                     with archive.open(info) as source:
                         _fill(storage, source)
                 except zipfile.BadZipFile as error:
-                    raise UnreadableError(f'is damaged: {shorten(str(error))}') from error
+                    raise _damaged(error) from error
                 if order != sys.byteorder:
                     storage.byteswap(dtype)
                 storages[key] = restore(storage, location)
@@ -120,6 +120,10 @@ def _read_zip(file: BinaryIO, size: int, restore: Callable) -> Any:
     reader.check_sparse()
     _check_unfolded(content, size)
     return content
+
+
+def _damaged(error: zipfile.BadZipFile) -> UnreadableError:
+    return UnreadableError(f'is damaged: {shorten(str(error).replace("Bad CRC-32 for file", "wrong checksum of"))}')
 
 
 def _check_members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
