@@ -63,6 +63,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     'hook': {
         'BasicVisualizationHook': 'ruas_mm.visualization.mmagic_hook',
         'CooperativeSearchHook': 'ruas_mm.engine',
+        'LoadedWeightsHook': 'ruas_mm.engine',
         'EnhanceVisualizationHook': 'ruas_mm.visualization.enhancement_hook',
     },
     'visualizer': {

@@ -8,6 +8,7 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config, run_tool, set_resume
+from ruas_mm.engine import LoadedWeightsHook
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,6 +45,7 @@ def main() -> None:
     if config.get('load_from'):
         config.load_from = find_checkpoint(config.load_from)
     runner = Runner.from_cfg(config)
+    runner.register_hook(LoadedWeightsHook())
     if remark:
         runner.logger.warning(remark)  # now it also reaches the log file
     runner.train()

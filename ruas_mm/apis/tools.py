@@ -24,6 +24,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from ruas_mm.registry import MODELS
 from ruas_mm.search import Genotype
 from ruas_mm.utils.checkpoint import CheckpointError, find_resumable, named_checkpoint
+from ruas_mm.utils.fileio import check_file
 
 _PACKAGE = str(Path(__file__).parents[1])
 _REGISTRY = str(Path(mmengine.registry.__file__).parent)
@@ -58,12 +59,12 @@ def load_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If the config or the genotype does not exist.
+        OSError: If one of them cannot be read.
         ImportError: If the model needs a host that cannot be used; the message names it.
         ValueError: If the model has no place for the genotype.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(f'Config {args.config} does not exist.')
+    check_file(args.config, 'Config')
     config = Config.fromfile(args.config)
     config.launcher = args.launcher
     config.merge_from_dict(args.cfg_options)
@@ -122,18 +123,23 @@ def find_checkpoint(path: str) -> str:
 
     Raises:
         FileNotFoundError: If there is none.
+        OSError: If it cannot be read, or is no regular file.
     """
     if not os.path.isdir(path):
-        if not os.path.isfile(path) and '://' not in path:
-            raise FileNotFoundError(f'Checkpoint {path} does not exist.')
+        if '://' not in path:
+            check_file(path, 'Checkpoint')
         return path
     checkpoint = named_checkpoint(path)
     if not checkpoint:
         raise FileNotFoundError(
             f'Work directory {path} holds no checkpoint yet: its file "last_checkpoint" is missing or empty.'
         )
-    if not os.path.isfile(checkpoint):
-        raise FileNotFoundError(f'Checkpoint {checkpoint}, which {path}/last_checkpoint names, does not exist.')
+    try:
+        check_file(checkpoint, 'Checkpoint')
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f'Checkpoint {checkpoint}, which {path}/last_checkpoint names, does not exist.'
+        ) from None
     return checkpoint
 
 

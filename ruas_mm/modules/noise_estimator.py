@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
+
+from ruas_mm.utils.text import show
 
 
 class NoiseEstimator(nn.Sequential):
@@ -24,8 +27,8 @@ class NoiseEstimator(nn.Sequential):
     """
 
     def __init__(self, channels: int = 32) -> None:
-        if channels < 1:
-            raise ValueError(f'NoiseEstimator needs channels >= 1, not {channels}.')
+        if not isinstance(channels, Integral) or channels < 1:
+            raise ValueError(f'channels of NoiseEstimator must be an integer of at least 1, got {show(channels)}.')
         layers: list[nn.Module] = []
         for inside, outside in pairwise((3, channels, channels, channels, channels, 3)):
             convolution = nn.Conv2d(inside, outside, 3, padding=1)

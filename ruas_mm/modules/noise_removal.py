@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor, nn
 
 from ruas_mm.modules.distillation_cell import DistillationCell, cell_slots
 from ruas_mm.search import GenotypeLike
+from ruas_mm.utils.text import show
 
 
 class NoiseRemoval(nn.Module):
@@ -29,8 +32,8 @@ class NoiseRemoval(nn.Module):
     def __init__(self, genotype: GenotypeLike = 'ruas_enhance_journal', channels: int = 6, cells: int = 3) -> None:
         super().__init__()
         for option, value in (('channels', channels), ('cells', cells)):
-            if value < 1:
-                raise ValueError(f'NoiseRemoval needs {option} >= 1, not {value}.')
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f'{option} of NoiseRemoval must be an integer of at least 1, got {show(value)}.')
         self.slots = cell_slots('noise_removal', genotype)
         self.stem = nn.Conv2d(3, channels, 3, padding=1)
         self.cells = nn.ModuleList(DistillationCell(self.slots, channels) for _ in range(cells))

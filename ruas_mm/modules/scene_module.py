@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ruas_mm.modules.distillation_cell import DistillationCell, cell_slots
 from ruas_mm.search import GenotypeLike
+from ruas_mm.utils.text import show
 
 _OPTIONS = {
     'warm_start': ('rectified', 'updated', 'fixed', 'feature'),
@@ -77,15 +79,17 @@ class SceneModule(nn.Module):
         super().__init__()
         for option, value in (('warm_start', warm_start), ('source', source), ('update', update)):
             if value not in _OPTIONS[option]:
-                raise ValueError(f'SceneModule has no {option}={value!r}; choose from {", ".join(_OPTIONS[option])}.')
-        if stages < 1:
-            raise ValueError(f'SceneModule needs at least one stage, not stages={stages}.')
-        if not 0 <= gamma <= 1:
-            raise ValueError(f'SceneModule needs 0 <= gamma <= 1, not {gamma}.')
-        if not 0 < t_min < 1:
-            raise ValueError(f'SceneModule needs 0 < t_min < 1, not {t_min}.')
-        if window != 2 and (window < 1 or window % 2 == 0):
-            raise ValueError(f'SceneModule needs window=2 or an odd window, not {window}.')
+                choices = ', '.join(_OPTIONS[option])
+                raise ValueError(f'SceneModule has no {option}={show(value)}; choose from {choices}.')
+        for option, value in (('stages', stages), ('channels', channels)):
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f'{option} of SceneModule must be an integer of at least 1, got {show(value)}.')
+        if not isinstance(gamma, Real) or not 0 <= gamma <= 1:
+            raise ValueError(f'gamma of SceneModule must be a number in [0, 1], got {show(gamma)}.')
+        if not isinstance(t_min, Real) or not 0 < t_min < 1:
+            raise ValueError(f't_min of SceneModule must be a number in (0, 1), got {show(t_min)}.')
+        if not isinstance(window, Integral) or window < 1 or (window != 2 and window % 2 == 0):
+            raise ValueError(f'window of SceneModule must be 2 or an odd integer, got {show(window)}.')
         self.gamma = gamma
         self.t_min = t_min
         self.window = window
@@ -151,7 +155,10 @@ class SceneModule(nn.Module):
             larger = _Larger.apply if torch.is_grad_enabled() else torch.maximum
             x = larger(x[..., :-1], x[..., 1:])
             return larger(x[..., :-1, :], x[..., 1:, :])
-        return F.max_pool2d(x, self.window, stride=1)
+        if torch.is_grad_enabled():
+            return F.max_pool2d(x, self.window, stride=1)
+        # The same values one axis after the other; their gradient would choose another of equal numbers.
+        return F.max_pool2d(F.max_pool2d(x, (1, self.window), stride=1), (self.window, 1), stride=1)
 
 
 class _Larger(torch.autograd.Function):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ruas_mm.search.operations import OPERATIONS
-from ruas_mm.utils.fileio import atomic_write
+from ruas_mm.utils.fileio import atomic_write, open_file
+from ruas_mm.utils.text import shorten, show
 
 _SHIPPED = Path(__file__).parent / 'genotypes'
 _FORMAT = 'ruas_mm.genotype'
 _VERSION = 1
+# Bytes in a file; those of this package have 3 thousand.
+_LARGEST = 2**22
 
 
 @dataclass(frozen=True)
@@ -49,44 +53,71 @@ class Genotype:
 
         Raises:
             FileNotFoundError: If it is neither a file nor a shipped name.
+            OSError: If the file is no regular file, or cannot be read.
             ValueError: If the file is no genotype, of another version, or names an unknown operation.
         """
         if isinstance(source, Genotype):
             return source
         if isinstance(source, Mapping):
             return cls._checked(dict(source), {}, {}, 'the genotype given')
-        path = Path(source)
-        if not os.path.isfile(path):  # unlike Path.is_file, also False for what cannot be a path
-            path = _SHIPPED / f'{source}.json'
-            if not os.path.isfile(path):
-                raise FileNotFoundError(
-                    f'Genotype {str(source)!r} is neither a file nor one of the shipped names: '
-                    f'{", ".join(cls.names())}.'
-                )
+        if not isinstance(source, (str, os.PathLike)):
+            raise ValueError(f'A genotype must be a file, a name or a mapping, got {show(source)}.')
+        path, text = cls._read(source)
         try:
-            content = json.loads(path.read_text(encoding='utf-8'))
+            content = json.loads(text.decode('utf-8-sig'), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        except UnicodeDecodeError:
+            raise ValueError(f'Genotype file {path} is not JSON: it is not text in UTF-8.') from None
+        except RecursionError:
+            raise ValueError(f'Genotype file {path} is not a genotype: it is nested too deeply.') from None
         except ValueError as error:
-            raise ValueError(f'Genotype file {path} is not JSON: {error}.') from None
+            raise ValueError(f'Genotype file {path} is not JSON: {shorten(str(error)).rstrip(".")}.') from None
         if not isinstance(content, dict) or content.get('format') != _FORMAT:
             raise ValueError(f'{path} is not a genotype file: expected "format": "{_FORMAT}".')
         if content.get('version') != _VERSION:
-            raise ValueError(f'Genotype file {path} has version {content.get("version")!r}, expected {_VERSION}.')
+            raise ValueError(f'Genotype file {path} has version {show(content.get("version"))}, expected {_VERSION}.')
         probabilities, origin = content.get('probabilities') or {}, content.get('origin') or {}
         return cls._checked(content.get('slots'), probabilities, origin, f'genotype file {path}')
+
+    @classmethod
+    def _read(cls, source: str | os.PathLike[str]) -> tuple[Path, bytes]:
+        """Return path and content of a file, or of a shipped one."""
+        try:
+            path, file = Path(source), open_file(source, 'Genotype file')
+        except FileNotFoundError:
+            path = _SHIPPED / f'{source}.json'
+            try:
+                file = open_file(path, 'Genotype file')
+            except FileNotFoundError:
+                raise FileNotFoundError(
+                    f'Genotype {str(source)!r} is neither a file nor one of the shipped names: '
+                    f'{", ".join(cls.names())}.'
+                ) from None
+        with file:
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise ValueError(f'{path} is not a genotype file: it has more than {_LARGEST} bytes.')
+        return path, text
 
     @classmethod
     def _checked(cls, slots: Any, probabilities: Any, origin: Any, where: str) -> Genotype:
         if not isinstance(slots, dict) or not slots:
             raise ValueError(f'No "slots" in {where}: expected a mapping of slot names to operations.')
         for slot, operation in slots.items():
+            if not isinstance(slot, str):
+                raise ValueError(f'A slot of {where} must have a string as its name, got {show(slot)}.')
             if not isinstance(operation, str) or operation not in OPERATIONS:
                 raise ValueError(
-                    f'Slot {slot!r} of {where} has the unknown operation {operation!r}; '
+                    f'Slot {show(slot)} of {where} has the unknown operation {show(operation)}; '
                     f'the known ones are {", ".join(OPERATIONS)}.'
                 )
         for name, value in (('probabilities', probabilities), ('origin', origin)):
             if not isinstance(value, dict):
                 raise ValueError(f'"{name}" in {where} is not a mapping.')
+        for slot, row in probabilities.items():
+            if not isinstance(row, dict) or not all(map(_is_probability, row.values())):
+                raise ValueError(
+                    f'"probabilities" of slot {show(slot)} in {where} must map operations to numbers in [0, 1].'
+                )
         return cls(slots, probabilities, origin)
 
     def save(self, path: str | Path) -> None:
@@ -129,3 +160,20 @@ class Genotype:
                     f'{", ".join(candidates)}.'
                 )
         return [self.slots[slot] for slot in slots]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of the pairs of a JSON object, whose keys JSON itself allows to come twice."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f'the key {show(name)} comes twice')
+    return result
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f'{name} is no number of JSON')
+
+
+def _is_probability(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= 1

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import math
 import os
-import pickle
 import re
-import zipfile
+import sys
+import urllib.request
+import uuid
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlparse
 
-import numpy as np
 import torch
 from mmengine.dist import barrier, get_dist_info
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.logging import HistoryBuffer
-from mmengine.utils import digit_version
-from torch._weights_only_unpickler import _get_allowed_globals
+
+from ruas_mm.utils.checkpoint_reader import UnreadableError, read_checkpoint
+from ruas_mm.utils.fileio import open_file
+from ruas_mm.utils.text import shorten
 
 # States of training as mmengine's CheckpointHook names them; its best_*.pth hold no optimizer and are none.
 _NUMBERED = re.compile(r'(epoch|iter)_(\d+)\.pth')
+# Seconds that a server may be silent.
+_TIMEOUT = 60
 
 
 class CheckpointError(RuntimeError):
@@ -59,29 +63,17 @@ def load_from_local(filename: str | os.PathLike[str], map_location: Any = None) 
 
     Raises:
         FileNotFoundError: If there is no such file.
+        OSError: If it is no regular file, or cannot be read.
         CheckpointError: If the file is empty, damaged, no checkpoint, or refused.
     """
-    filename = os.path.expanduser(filename)
-    if not os.path.isfile(filename):
-        kind = 'is a folder, not a file' if os.path.isdir(filename) else 'does not exist'
-        raise FileNotFoundError(f'The checkpoint {filename} {kind}.')
-    with open(filename, 'rb') as file:
-        _check_content(file, filename)
-        try:
-            return _load(file, map_location)
-        except pickle.UnpicklingError as error:
-            refused = re.search(r'\bGLOBAL (\S+)', str(error))
-            what = f'{refused[1]}' if refused else 'something other than tensors and plain values'
-            raise CheckpointError(
-                f'The checkpoint {filename} asks for {what}, which could run code, so it was not loaded.'
-            ) from error
-        except Exception as error:  # whatever a damaged file breaks: RuntimeError, EOFError, KeyError, …
-            reason = str(error).partition('\n')[0] or type(error).__name__
-            raise CheckpointError(f'The checkpoint {filename} cannot be loaded: {reason}') from error
+    return _load(filename, os.path.expanduser(filename), map_location)
 
 
 def load_from_http(filename: str, map_location: Any = None) -> Any:
     """Download a checkpoint into torch's cache, unless it is there, and load it like a local file.
+
+    The cache knows a file by its whole URL. What enters it is complete, can be loaded, and begins with the SHA-256
+    that its name ends with, where it does (``name-d92d2636.pth``). A damaged file in the cache is downloaded again.
 
     Args:
         filename (str): URL of the file.
@@ -93,16 +85,80 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
     Raises:
         CheckpointError: If the download fails, or the file is empty, damaged, no checkpoint, or refused.
     """
-    path = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(filename).path))
+    content: Any = None
+    failure: CheckpointError | None = None
     for turn in (True, False):  # first rank 0, then those on machines that do not share its cache
-        if (get_dist_info()[0] == 0) is turn and not os.path.exists(path):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+        if (get_dist_info()[0] == 0) is turn:
             try:
-                torch.hub.download_url_to_file(filename, path)
-            except OSError as error:
-                raise CheckpointError(f'The checkpoint {filename} cannot be downloaded: {error}') from error
+                content = _load_cached(filename, map_location)
+            except CheckpointError as error:  # raised when no rank waits for this one any more
+                failure = error
         barrier()
-    return load_from_local(path, map_location)
+    if failure is not None:
+        raise failure
+    return content
+
+
+def _load_cached(url: str, map_location: Any) -> Any:
+    folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
+    name = re.split('[?#]', url)[0].rpartition('/')[2]
+    readable = re.sub(r'[^\w.-]', '_', name, flags=re.ASCII)[-80:]
+    path = os.path.join(folder, f'{hashlib.sha256(url.encode(errors="replace")).hexdigest()[:32]}-{readable}')
+    if os.path.exists(path):
+        try:
+            return _load(url, path, map_location)
+        except (CheckpointError, OSError):
+            pass  # what is wrong with it may be gone in a new download
+    partial = f'{path}.{uuid.uuid4().hex}.partial'
+    try:
+        os.makedirs(folder, exist_ok=True)
+        digest = _download(url, partial)
+        expected = re.search(r'-([0-9a-f]{8,64})\.\w+$', name)  # torch's convention; a date is none
+        if expected and not re.fullmatch(r'(19|20)\d{6}', expected[1]) and not digest.startswith(expected[1]):
+            raise CheckpointError(
+                f'The checkpoint {url} is damaged: its SHA-256 begins with {digest[: len(expected[1])]}, '
+                f'expected {expected[1]} from its name.'
+            )
+        content = _load(url, partial, map_location)
+        os.replace(partial, path)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = shorten(str(error)).rstrip('.') or type(error).__name__
+        raise CheckpointError(f'The checkpoint {url} cannot be downloaded: {reason}.') from error
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
+    return content
+
+
+def _download(url: str, path: str) -> str:
+    """Write what a URL holds to a file that does not exist yet; return its SHA-256."""
+    digest, done = hashlib.sha256(), 0
+    request = urllib.request.Request(url, headers={'User-Agent': 'ruas_mm'})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response, open(path, 'xb') as file:
+        if urlparse(url).scheme == 'https' and urlparse(response.url).scheme != 'https':
+            raise OSError(f'it leads from https to {shorten(response.url)}')
+        length = response.length  # None if the server does not say
+        with torch.hub.tqdm(total=length, unit='B', unit_scale=True, disable=not sys.stderr.isatty()) as progress:
+            while piece := response.read(2**20):
+                file.write(piece)
+                digest.update(piece)
+                progress.update(len(piece))
+                done += len(piece)
+    if length is not None and done != length:
+        raise OSError(f'{done} of {length} bytes arrived')
+    return digest.hexdigest()
+
+
+def _load(name: str | os.PathLike[str], path: str, map_location: Any) -> Any:
+    """Load a file; errors call it by ``name``."""
+    with open_file(path, 'The checkpoint') as file:
+        try:
+            return read_checkpoint(file, map_location)
+        except UnreadableError as error:
+            raise CheckpointError(f'The checkpoint {name} {error}.') from error
+        except Exception as error:  # whatever a damaged file breaks: RuntimeError, EOFError, KeyError, …
+            reason = shorten(str(error)).rstrip('.') or type(error).__name__
+            raise CheckpointError(f'The checkpoint {name} cannot be loaded: {reason}.') from error
 
 
 def register_loaders() -> None:
@@ -122,8 +178,11 @@ def named_checkpoint(work_dir: str | os.PathLike[str]) -> str:
     Returns:
         str: Path of a file that need not exist; empty if ``last_checkpoint`` is missing or empty.
     """
-    pointer = Path(work_dir, 'last_checkpoint')
-    named = pointer.read_text(errors='replace').strip('\0 \n') if pointer.is_file() else ''
+    try:
+        with open_file(Path(work_dir, 'last_checkpoint'), 'The file') as file:
+            named = file.read(2**16).decode(errors='replace').strip('\0 \n')
+    except FileNotFoundError:
+        named = ''
     if not named:
         return ''
     here = os.path.join(work_dir, os.path.basename(named))  # first: the folder may have been moved or copied since
@@ -180,87 +239,3 @@ def _check_resumable(filename: str) -> None:
     checkpoint = load_from_local(filename, 'cpu')
     if not isinstance(checkpoint, dict) or not {'meta', 'state_dict', 'message_hub'} <= checkpoint.keys():
         raise CheckpointError(f'The checkpoint {filename} holds no state of training.')
-
-
-def _check_content(file: BinaryIO, filename: str) -> None:
-    """Tell an empty, cut, altered or foreign file from a checkpoint by its first bytes and its zip checksums.
-
-    torch itself does not compare the checksums: it would load altered weights without a word.
-    """
-    start = file.read(2)
-    if not start:
-        raise CheckpointError(f'The checkpoint {filename} is empty.')
-    if start != b'PK' and start[:1] != pickle.PROTO:
-        raise CheckpointError(f'{filename} is not a checkpoint: it is not a file written by torch.save.')
-    fault = _zip_fault(file) if start == b'PK' else ''
-    if fault:
-        raise CheckpointError(f'The checkpoint {filename} is damaged: {fault}.')
-    file.seek(0)
-
-
-def _zip_fault(file: BinaryIO) -> str:
-    """Say what is wrong with a zip file; nothing if it is whole."""
-    try:
-        if not zipfile.is_zipfile(file):
-            return 'its end is missing'
-        with zipfile.ZipFile(file) as archive:
-            altered = archive.testzip()
-    except Exception as error:  # whatever a damaged directory breaks: BadZipFile, UnicodeDecodeError, …
-        return str(error) or type(error).__name__
-    return f'the checksum of {altered!r} is wrong' if altered else ''
-
-
-def _getattr(owner: Any, name: str) -> Any:
-    """The one use of ``getattr`` in a checkpoint: HistoryBuffer pickles its statistics methods by name."""
-    if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
-        return vars(HistoryBuffer)[name]
-    raise pickle.UnpicklingError(f'GLOBAL getattr of {name!r} was refused')
-
-
-def _allowed_globals() -> dict[str, Any]:
-    """What a checkpoint may name besides what torch itself allows."""
-    allowed = {
-        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
-        'builtins.getattr': _getattr,
-        'numpy.ndarray': np.ndarray,
-        'numpy.dtype': np.dtype,
-    }
-    array = np.zeros(0)
-    for core in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # numpy 1 and 2 read each other's files
-        allowed[f'{core}._reconstruct'] = array.__reduce__()[0]
-        allowed[f'{core}.scalar'] = np.float64(0).__reduce__()[0]
-    for code in '?bBhHiIlLqQefdgFDGSU':  # every plain dtype; object arrays stay out
-        kind = type(np.dtype(code))
-        allowed[f'{kind.__module__}.{kind.__qualname__}'] = kind
-    return allowed
-
-
-def _load(file: BinaryIO, map_location: Any) -> Any:
-    if digit_version(torch.__version__) < digit_version('2.6'):  # torch's own unpickler cannot be told of _getattr
-        return torch.load(file, map_location, pickle_module=_restricted_pickle, weights_only=False)
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals([(value, name) for name, value in _allowed_globals().items()])
-    try:
-        return torch.load(file, map_location, weights_only=True)
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Finds what torch's weights-only unpickler allows and ``_allowed_globals``, nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        path = f'{module.replace("__builtin__", "builtins")}.{name}'
-        allowed = _get_allowed_globals() | _allowed_globals()
-        if path not in allowed:
-            raise pickle.UnpicklingError(f'GLOBAL {path} was refused')
-        return allowed[path]
-
-
-# In the shape of a module, as torch.load wants it.
-_restricted_pickle = SimpleNamespace(
-    __name__='restricted_pickle',
-    Unpickler=_RestrictedUnpickler,
-    load=lambda file, **options: _RestrictedUnpickler(file, **options).load(),
-)

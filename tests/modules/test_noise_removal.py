@@ -149,8 +149,9 @@ def test_state_dict_round_trip_and_copy():
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        ({'channels': 0}, 'channels >= 1, not 0'),
-        ({'cells': 0}, 'cells >= 1, not 0'),
+        ({'channels': 0}, 'channels .* at least 1, got 0'),
+        ({'cells': 1.5}, 'cells .* integer .*got 1.5'),
+        ({'cells': 0}, 'cells .* at least 1, got 0'),
         ({'genotype': 'ruas_darkface_vgg16'}, r'noise_removal\.distill_1'),
     ],
 )

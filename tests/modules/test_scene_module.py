@@ -339,14 +339,32 @@ def test_float32_gradients_in_training_layout():
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-3, atol=1e-6, msg=lambda text, name=name: name + text)
 
 
+@pytest.mark.parametrize('window', [1, 2, 3, 9])
+def test_inference_takes_the_same_maximum(window):
+    module = SceneModule(window=window)
+    y = dark(2, 3, 13, 8)
+    y[0, 1, 5, 3] = math.nan
+    with torch.no_grad():
+        fast = module._local_max(y)
+    torch.testing.assert_close(fast, module._local_max(y), rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
         ({'warm_start': 'paper'}, "warm_start='paper'.*rectified, updated, fixed, feature"),
         ({'source': 'u'}, "source='u'.*feature, illumination"),
         ({'update': 'prox'}, "update='prox'.*direct, gradient"),
-        ({'stages': 0}, 'stages=0'),
-        ({'stages': -1}, 'stages=-1'),
+        ({'stages': 0}, 'stages.*got 0'),
+        ({'stages': -1}, 'stages.*got -1'),
+        ({'stages': 2.0}, 'stages.*integer.*got 2.0'),
+        ({'channels': '3'}, "channels.*integer.*got '3'"),
+        ({'channels': 0}, 'channels.*got 0'),
+        ({'gamma': 2}, 'gamma.*got 2'),
+        ({'gamma': '0.5'}, "gamma.*number.*got '0.5'"),
+        ({'t_min': None}, 't_min.*number.*got None'),
+        ({'window': 3.0}, 'window.*integer.*got 3.0'),
+        ({'update': ['direct']}, 'update=a list'),
         ({'t_min': 0}, 't_min.*0'),
         ({'t_min': 1}, 't_min.*1'),
         ({'t_min': -1e-4}, 't_min.*-0.0001'),

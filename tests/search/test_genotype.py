@@ -1,10 +1,17 @@
 import json
 import os
+import random
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
 from ruas_mm.search import HIGH_LEVEL_SPACE, OPERATIONS, SCENE_SPACE, Genotype, SearchSlots
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'utils'))
+
+from hostile import mutated_genotype
 
 CELL = ('distill_1', 'remain_1', 'distill_2', 'remain_2', 'distill_3', 'remain_3', 'last')  # o1 … o7 of METHOD §3
 NOTATION = {
@@ -192,7 +199,7 @@ def test_neither_file_nor_name(source):
         (GOOD | {'slots': ['skip']}, ['"slots"']),
         (GOOD | {'slots': {'scene.last': 'conv_9x9'}}, ["'scene.last'", "'conv_9x9'", 'skip, conv_1x1']),
         (GOOD | {'slots': {'scene.last': None}}, ["'scene.last'", 'None']),
-        (GOOD | {'slots': {'scene.last': ['skip']}}, ["'scene.last'", "['skip']"]),
+        (GOOD | {'slots': {'scene.last': ['skip']}}, ["'scene.last'", 'a list']),
         (GOOD | {'slots': {'scene.last': {'skip': 0.5}}}, ["'scene.last'"]),
     ],
 )
@@ -212,6 +219,63 @@ def test_a_binary_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
         Genotype.load(path)
     assert one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (b'[' * 50_000 + b']' * 50_000, 'nested too deeply'),
+        (b'{"a":' * 50_000, 'nested too deeply'),
+        (b'{"format": "ruas_mm.genotype", "format": "x"}', "the key 'format' comes twice"),
+        (json.dumps(GOOD).replace('1', 'NaN').encode(), 'NaN is no number of JSON'),
+        (json.dumps(GOOD).replace('1', '9' * 5000).encode(), ''),
+        (json.dumps(GOOD).encode('utf-16'), 'not text in UTF-8'),
+        (json.dumps(GOOD).encode() + b' ' * 2**22, 'more than 4194304 bytes'),
+        (json.dumps(GOOD | {'version': [[9] * 99]}).encode(), 'version a list, expected 1'),
+        (json.dumps(GOOD | {'slots': {'scene.last': 'x' * 10**5}}).encode(), 'unknown operation'),
+        (json.dumps(GOOD | {'probabilities': {'scene.last': 1}}).encode(), '"probabilities" of slot \'scene.last\''),
+        (json.dumps(GOOD | {'probabilities': {'scene.last': {'skip': 'x'}}}).encode(), 'numbers in [0, 1]'),
+        (json.dumps(GOOD | {'probabilities': {'scene.last': {'skip': 2}}}).encode(), 'numbers in [0, 1]'),
+        (json.dumps(GOOD).replace('"skip"}', '"skip"}, "probabilities": {"a": {"b": 1e999}}').encode(), '[0, 1]'),
+    ],
+    ids=range(13),
+)
+def test_hostile_files_are_named(tmp_path, content, words):
+    (tmp_path / 'bad.json').write_bytes(content)
+    with pytest.raises(ValueError, match=r'bad\.json') as error:
+        Genotype.load(tmp_path / 'bad.json')
+    assert one_sentence(error) and words in str(error.value) and len(str(error.value)) < 800
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path):
+    (tmp_path / 'a.json').write_bytes(json.dumps(GOOD).encode('utf-8-sig'))  # as Windows' editor saves it
+    assert Genotype.load(tmp_path / 'a.json').slots == GOOD['slots']
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.json')
+    with pytest.raises(OSError, match=r'pipe\.json is not a regular file'):
+        Genotype.load(tmp_path / 'pipe.json')
+    (tmp_path / 'loop.json').symlink_to(tmp_path / 'loop.json')
+    with pytest.raises(OSError, match=r'loop\.json cannot be read: Too many levels'):
+        Genotype.load(tmp_path / 'loop.json')
+    with pytest.raises(ValueError, match='must be a file, a name or a mapping, got 5'):
+        Genotype.load(5)
+
+
+def test_random_damage_is_named_or_harmless(tmp_path):
+    rng, path, loaded = random.Random(0), tmp_path / 'a.json', 0
+    for _ in range(2000):
+        path.write_bytes(mutated_genotype(rng))
+        try:
+            genotype = Genotype.load(path)
+        except ValueError as error:
+            assert str(path) in str(error) and '\n' not in str(error)
+        else:
+            loaded += 1
+            genotype.save(tmp_path / 'again.json')
+            assert Genotype.load(tmp_path / 'again.json') == genotype
+    assert 0 < loaded < 2000
 
 
 def test_bad_mapping_is_named():

@@ -197,6 +197,12 @@ def test_searched_trained_tested(data, tmp_path):
     assert figures(done) == expected
 
 
+def test_load_from_of_another_model(data, tmp_path):
+    torch.save({'state_dict': {'backbone.weight': torch.zeros(1)}}, tmp_path / 'other.pth')
+    done = run('train.py', CONFIG, *options(data, load_from=tmp_path / 'other.pth'), cwd=tmp_path)
+    one_sentence(done, 'other.pth is of another model than the config', 'backbone.weight')
+
+
 def test_data_that_are_not_there(tmp_path):
     done = run('train.py', CONFIG, '--work-dir', tmp_path / 'work', *options(tmp_path / 'none'), cwd=tmp_path)
     one_sentence(done, tmp_path / 'none', 'no such folder')

@@ -1,9 +1,14 @@
-import functools
+import hashlib
 import http.server
 import os
 import pickle
 import random
+import subprocess
+import sys
 import threading
+import warnings
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +21,12 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import ruas_mm  # noqa: F401
-from ruas_mm.utils import checkpoint
+import ruas_mm
+from ruas_mm.apis.tools import find_checkpoint
 from ruas_mm.utils.checkpoint import CheckpointError, load_from_http, load_from_local
+
+sys.path.insert(0, str(Path(__file__).parent))
+import hostile
 
 
 class Tiny(BaseModel):
@@ -74,15 +82,8 @@ def everything():
     }
 
 
-@pytest.fixture(params=['torch', 'pickle'])
-def unpickler(request, monkeypatch):
-    """Both ways in: torch's own unpickler, and the one for a torch too old for it."""
-    if request.param == 'pickle':
-        monkeypatch.setattr(checkpoint, 'digit_version', lambda version: (2, 6) if version == '2.6' else (2, 0))
-
-
 @pytest.mark.parametrize('zipped', [True, False])
-def test_everything_comes_back(unpickler, tmp_path, zipped):
+def test_everything_comes_back(tmp_path, zipped):
     path = tmp_path / 'all.pth'
     torch.save(everything(), path, _use_new_zipfile_serialization=zipped)
     before, after = everything(), CheckpointLoader.load_checkpoint(str(path), 'cpu', 'silent')
@@ -122,7 +123,7 @@ class Call:
     ],
     ids=['os', 'exec', 'getattr', 'nested getattr', 'numpy', 'torch'],
 )
-def test_hostile_checkpoint_runs_nothing(unpickler, tmp_path, attack, refused, save):
+def test_hostile_checkpoint_runs_nothing(tmp_path, attack, refused, save):
     path, mark = tmp_path / 'hostile.pth', tmp_path / 'mark'
     content = {'state_dict': {}, 'meta': attack(str(mark))}
     if save == 'bare pickle':
@@ -144,7 +145,7 @@ def test_loading_leaves_torch_as_strict_as_it_was(tmp_path):
         torch.load(path, weights_only=True)
 
 
-def test_damaged_files_are_named(unpickler, tmp_path):
+def test_damaged_files_are_named(tmp_path):
     whole = tmp_path / 'whole.pth'
     torch.save(everything(), whole)
     content = whole.read_bytes()
@@ -172,16 +173,255 @@ def test_missing_file_and_folder_are_named(tmp_path):
         load_from_local(tmp_path)
 
 
-def test_download(tmp_path, monkeypatch):
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.filterwarnings('ignore')  # torch's, about quantised and sparse tensors
+def test_tensors_of_every_kind_come_back(tmp_path, zipped):
+    base = torch.arange(12.0).view(3, 4)
+    marked = nn.Parameter(torch.ones(2))
+    marked.tag = 'x'
+    tensors = {
+        'transposed': base.t(),
+        'part': base[1:, 2:],
+        'expanded': base[:1].expand(5, 4),
+        'frozen': nn.Parameter(torch.ones(2), requires_grad=False),
+        'with an attribute': marked,
+        'conjugated': torch.tensor([1 + 2j]).conj(),
+        'quantised': torch.quantize_per_tensor(base, 0.1, 3, torch.quint8),
+        'per channel': torch.quantize_per_channel(base, torch.ones(3).double(), torch.zeros(3).long(), 0, torch.qint8),
+        'sparse': base.to_sparse(),
+        'csr': base.to_sparse_csr(),
+        'meta': torch.empty(3, device='meta'),
+        'empty': torch.zeros(0, 3),
+        'fp8': torch.ones(2).to(torch.float8_e4m3fn),
+    }
+    torch.save(tensors, tmp_path / 'all.pth', _use_new_zipfile_serialization=zipped)
+    loaded = load_from_local(tmp_path / 'all.pth', 'cpu')
+    for name, tensor in tensors.items():
+        assert repr(loaded[name]) == repr(tensor) and type(loaded[name]) is type(tensor), name
+    assert loaded['with an attribute'].tag == 'x'
+    assert loaded['transposed'].stride() == base.t().stride()
+    assert loaded['part'].untyped_storage().data_ptr() == loaded['transposed'].untyped_storage().data_ptr()
+
+
+def test_versions_of_modules_come_back(tmp_path):
+    torch.save(nn.BatchNorm2d(2).state_dict(), tmp_path / 'a.pth')
+    assert load_from_local(tmp_path / 'a.pth')._metadata == nn.BatchNorm2d(2).state_dict()._metadata
+
+
+def load_all(folder):
+    """Load all files of a folder in a process with 600 MB of memory more than it starts with."""
+    command = [sys.executable, '-W', 'error', hostile.__file__, str(folder), '600']
+    environment = {**os.environ, 'PYTHONPATH': str(Path(ruas_mm.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment)
+    rows = [line.split('\t') for line in done.stdout.splitlines()]
+    assert done.returncode == 0, (rows[-1:], done.stderr)
+    return {Path(name).stem: (outcome, message) for name, outcome, _, message in rows}
+
+
+@pytest.fixture(scope='module')
+def outcomes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('hostile')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # torch's, about quantised tensors
+        files = hostile.hostile_checkpoints()
+    for name, content in files.items():
+        (folder / f'{name}.pth').write_bytes(content)
+    return load_all(folder), set(files)
+
+
+def test_hostile_checkpoints_are_refused(outcomes):
+    """None takes all memory or time, crashes the interpreter, or comes back as something that later code trips over."""
+    found, files = outcomes
+    assert set(found) == files
+    harmless = {'dtype changed', 'far memo'}  # neither has any effect
+    for name, (outcome, message) in found.items():
+        assert outcome == ('loaded' if name in harmless else 'refused'), (name, outcome, message)
+        assert outcome == 'loaded' or (f'{name}.pth' in message and len(message) < 500 and '\\n' not in message)
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        ('inflated', 'compressed or encrypted, which torch.save never writes'),
+        ('overlapping members', 'its parts overlap'),
+        ('doubling list', 'unfolds to more than'),
+        ('expanded tensor', 'unfolds to more than'),
+        ('beyond storage', 'a tensor of shape (1000000000,) reaches beyond its storage'),
+        ('declared larger', "it holds 4 bytes of storage '0', expected 400000"),
+        ('legacy declared larger', 'declared larger than the file'),
+        ('deep list', 'nested more than 100 levels deep'),
+        ('itself', 'contains itself'),
+        ('class changed', 'a change of mmengine.logging.history_buffer.HistoryBuffer'),
+        ('script', 'TorchScript'),
+    ],
+)
+def test_reasons_are_named(outcomes, name, words):
+    assert words in outcomes[0][name][1]
+
+
+def test_random_damage_is_refused_or_harmless(tmp_path):
+    rng = random.Random(0)
+    for index in range(300):
+        (tmp_path / f'{index}.pth').write_bytes(hostile.mutated_checkpoint(rng))
+    found = load_all(tmp_path)
+    assert len(found) == 300 and {outcome for outcome, _ in found.values()} == {'loaded', 'refused'}
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.pth')
+    for load in (load_from_local, find_checkpoint):
+        with pytest.raises(OSError, match=r'pipe\.pth is not a regular file'):
+            load(str(tmp_path / 'pipe.pth'))
+    with pytest.raises(OSError, match='/dev/zero is not a regular file'):
+        load_from_local('/dev/zero')
+
+
+def test_what_cannot_be_read_is_not_said_to_be_missing(tmp_path):
+    (tmp_path / 'loop.pth').symlink_to(tmp_path / 'loop.pth')
+    (tmp_path / 'last_checkpoint').symlink_to(tmp_path / 'last_checkpoint')
+    for load in (load_from_local, find_checkpoint):
+        with pytest.raises(OSError, match=r'loop\.pth cannot be read: Too many levels'):
+            load(str(tmp_path / 'loop.pth'))
+    with pytest.raises(OSError, match='last_checkpoint cannot be read'):
+        find_checkpoint(str(tmp_path))
+    (tmp_path / 'last_checkpoint').unlink()
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'loop.pth'))
+    with pytest.raises(OSError, match=r'loop\.pth cannot be read'):
+        find_checkpoint(str(tmp_path))
+
+
+def test_permission_denied_is_said(tmp_path):
+    torch.save({}, tmp_path / 'secret.pth')
+    (tmp_path / 'secret.pth').chmod(0)
+    code = (
+        'import os, sys\n'
+        'from ruas_mm.utils.checkpoint import load_from_local\n'
+        'os.geteuid() or os.seteuid(65534)\n'  # root may read everything
+        'os.chdir("/")\n'
+        f'fd = {str(tmp_path / "secret.pth")!r}\n'
+        'try:\n    load_from_local(fd)\n'
+        'except PermissionError as error:\n    print(error)\n'
+    )
+    environment = {**os.environ, 'PYTHONPATH': str(Path(ruas_mm.__file__).parents[1])}
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=280, env=environment)
+    assert done.stdout == f'The checkpoint {tmp_path / "secret.pth"} cannot be read: Permission denied.\n', done.stderr
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves ``pages``: path -> bytes of the whole reply, or a body. Counts the requests for each."""
+
+    def __init__(self):
+        super().__init__(('127.0.0.1', 0), Handler)
+        self.pages, self.requests = {}, Counter()
+        self.url = f'http://127.0.0.1:{self.server_port}'
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.requests[self.path] += 1
+        page = self.server.pages.get(self.path)
+        if page is None:
+            self.send_error(404)
+        elif page.startswith(b'raw:'):
+            self.wfile.write(page[4:])
+        else:
+            self.send_response(200)
+            self.send_header('Content-Length', str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     monkeypatch.setenv('no_proxy', '*')
-    torch.save(everything(), tmp_path / 'all.pth')
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+    with Server() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f'http://127.0.0.1:{server.server_port}'
-        assert load_from_http(f'{url}/all.pth')['history'].statistics('mean') == 1.5
-        with pytest.raises(CheckpointError, match=rf'{url}/missing\.pth cannot be downloaded'):
-            CheckpointLoader.load_checkpoint(f'{url}/missing.pth', logger='silent')
+        yield server
         server.shutdown()
-    assert load_from_http(f'{url}/all.pth')['plain'] == everything()['plain']  # now from the cache
+
+
+def cached(tmp_path):
+    return sorted((tmp_path / 'hub' / 'checkpoints').iterdir())
+
+
+def test_download(server, tmp_path):
+    server.pages['/all.pth'] = hostile.saved(everything())
+    for _ in range(2):
+        content = CheckpointLoader.load_checkpoint(f'{server.url}/all.pth', 'cpu', 'silent')
+        assert content['history'].statistics('mean') == 1.5
+    assert server.requests['/all.pth'] == 1  # the second came from the cache
+    with pytest.raises(CheckpointError, match=rf'{server.url}/missing\.pth cannot be downloaded: .*404'):
+        load_from_http(f'{server.url}/missing.pth')
+    assert len(cached(tmp_path)) == 1
+
+
+def test_files_of_one_name_are_told_apart(server, tmp_path):
+    for number, path in enumerate(['/m1/last.pth', '/m2/last.pth', '/m2/last.pth?v=2', '/' + 'a' * 300 + '.pth', '/']):
+        server.pages[path] = hostile.saved({'number': number})
+    for _ in range(2):
+        assert [load_from_http(server.url + path)['number'] for path in server.pages] == [0, 1, 2, 3, 4]
+
+
+def test_a_damaged_file_in_the_cache_is_downloaded_again(server, tmp_path):
+    server.pages['/a.pth'] = hostile.saved({'number': 1})
+    load_from_http(f'{server.url}/a.pth')
+    (path,) = cached(tmp_path)
+    path.write_bytes(path.read_bytes()[:-30])
+    assert load_from_http(f'{server.url}/a.pth') == {'number': 1}
+    assert cached(tmp_path) == [path] and path.read_bytes() == server.pages['/a.pth']
+
+
+@pytest.mark.parametrize(
+    ('reply', 'words'),
+    [
+        (b'raw:HTTP/1.0 200 OK\r\nContent-Length: 9999\r\n\r\nPK', '2 of 9999 bytes arrived'),
+        (b'raw:nonsense\r\n\r\n', 'cannot be downloaded: nonsense'),
+        (b'raw:', 'cannot be downloaded'),
+        (b'raw:HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n', 'cannot be downloaded'),
+        (b'raw:HTTP/1.1 301 Moved\r\nLocation: /a.pth\r\n\r\n', 'cannot be downloaded'),
+        (b'raw:HTTP/1.1 301 Moved\r\nLocation: file:///etc/passwd\r\n\r\n', 'cannot be downloaded'),
+        (b'raw:HTTP/1.0 200 OK\r\n\r\nPK\x03\x04cut', 'is damaged: its end is missing'),
+        (b'a page that says that the model has moved', 'is not a checkpoint'),
+    ],
+)
+def test_bad_downloads_leave_nothing(server, tmp_path, reply, words):
+    server.pages['/a.pth'] = reply
+    with pytest.raises(CheckpointError, match=f'{server.url}/a.pth') as caught:
+        load_from_http(f'{server.url}/a.pth')
+    assert words in str(caught.value) and '\n' not in str(caught.value)
+    assert cached(tmp_path) == []
+
+
+@pytest.mark.parametrize('url', ['http://[', 'http://127.0.0.1:99999/a.pth', 'http://a b/a.pth', 'http://\x00/a.pth'])
+def test_bad_urls(server, url):
+    with pytest.raises(CheckpointError, match='cannot be downloaded'):
+        load_from_http(url)
+
+
+def test_a_hash_in_the_name_is_compared(server):
+    content = hostile.saved({'number': 1})
+    digest = hashlib.sha256(content).hexdigest()
+    server.pages |= dict.fromkeys([f'/a-{digest[:8]}.pth', f'/a-{digest}.pth', '/a-20260131.pth'], content)
+    for path in server.pages:  # a date is no hash
+        assert load_from_http(server.url + path) == {'number': 1}
+    server.pages['/a-0badc0de.pth'] = content
+    with pytest.raises(CheckpointError, match=rf'SHA-256 begins with {digest[:8]}, expected 0badc0de'):
+        load_from_http(f'{server.url}/a-0badc0de.pth')
+
+
+def test_redirects_are_followed(server):
+    server.pages['/old.pth'] = b'raw:HTTP/1.1 302 Found\r\nLocation: /new.pth\r\n\r\n'
+    server.pages['/new.pth'] = hostile.saved({'number': 1})
+    assert load_from_http(f'{server.url}/old.pth') == {'number': 1}
+
+
+def test_a_failure_of_one_rank_keeps_no_other_waiting(server, monkeypatch):
+    passed = []
+    monkeypatch.setattr('ruas_mm.utils.checkpoint.barrier', lambda: passed.append(True))
+    with pytest.raises(CheckpointError):
+        load_from_http(f'{server.url}/missing.pth')
+    assert len(passed) == 2

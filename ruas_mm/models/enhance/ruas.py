@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from ruas_mm.models.stack_by_size import stack_by_size
 from ruas_mm.registry import MODELS
 from ruas_mm.search import GenotypeLike, Phase
+from ruas_mm.utils.text import show
 
 VARIANTS = ('S', 'full', 'A')
 
@@ -90,11 +93,15 @@ class RUAS(BaseModel):
         init_cfg: dict | None = None,
     ) -> None:
         if variant not in VARIANTS:
-            raise ValueError(f'RUAS has no variant {variant!r}; choose from {", ".join(VARIANTS)}.')
-        if not scene_loss_weight >= 0:
-            raise ValueError(f'RUAS needs scene_loss_weight >= 0, not {scene_loss_weight}.')
-        if not border >= 0:
-            raise ValueError(f'RUAS needs border >= 0, not {border}.')
+            raise ValueError(f'RUAS has no variant {show(variant)}; choose from {", ".join(VARIANTS)}.')
+        if not isinstance(scene_loss_weight, Real) or not scene_loss_weight >= 0:
+            raise ValueError(
+                f'scene_loss_weight of RUAS must be a number of at least 0, got {show(scene_loss_weight)}.'
+            )
+        if not isinstance(epsilon, Real) or isnan(epsilon):
+            raise ValueError(f'epsilon of RUAS must be a number, got {show(epsilon)}.')
+        if not isinstance(border, Integral) or border < 0:
+            raise ValueError(f'border of RUAS must be an integer of at least 0, got {show(border)}.')
         super().__init__(data_preprocessor or {'type': 'ruas_mm.RUASDataPreprocessor'}, init_cfg)
         self.variant = variant
         self.scene_loss_weight = scene_loss_weight
