@@ -74,7 +74,7 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except FileNotFoundError:
-        raise FileNotFoundError(f'{os.fspath(path)} does not exist.') from None
+        raise FileNotFoundError(f'{os.fspath(path) or "A file without a name"} does not exist.') from None
     except OSError as error:
         raise OSError(f'{os.fspath(path)} cannot be read: {reason_of(error)}.') from error
 

@@ -1,7 +1,7 @@
 """Whether a video file is there from its first byte to its last.
 
-FFmpeg plays what it finds: it stops without a word where a file was cut, and in Matroska it passes over a hole. The
-parts that a container is made of say how long they are, so both can be found by going from one to the next.
+FFmpeg plays what it finds: it stops without a word where a file was cut, and in Matroska and AVI it passes over a hole.
+The parts that a container is made of say how long they are, so both can be found by going from one to the next.
 """
 
 from __future__ import annotations
@@ -86,10 +86,20 @@ def _only_zeros(file: BinaryIO, position: int) -> bool:
 
 def _end_of_chunks(file: BinaryIO) -> int:
     """Return where the last RIFF chunk of an AVI file ends; what follows them is no part of the video."""
-    end = 0
-    while (head := _read(file, end + end % 2, 8)).startswith(b'RIFF'):
-        end += end % 2 + 8 + int.from_bytes(head[4:], 'little')
-    return end
+    position = end = 0
+    while True:
+        head = _read(file, position, 12)
+        kind, length = head[:4], int.from_bytes(head[4:8], 'little')
+        if position >= end:
+            if kind != b'RIFF':
+                return end
+            end = position + 8 + length
+        elif not (len(kind) == 4 and kind.isascii() and kind.decode().isprintable()):
+            raise _damaged(position)
+        if kind == b'RIFF' or (kind == b'LIST' and head[8:] in (b'movi', b'rec ')):  # the chunks in it follow
+            position += 12
+        else:
+            position += 8 + length + length % 2
 
 
 def _end_of_elements(file: BinaryIO, size: int) -> int:

@@ -140,7 +140,7 @@ class VideoReader:
                         )
                     yield frame
                     number += 1
-        if self._stream.frames and number < packets - hidden:
+        if number < packets - hidden and self._stream.codec_context.name != 'vp8':  # which stores frames to hide them
             raise PictureError(f'{packets - hidden - number} of its {packets} frames cannot be decoded')
         if not number:
             raise PictureError('it holds no video that can be decoded')
