@@ -19,7 +19,7 @@ from ruas_mm.utils.fileio import atomic_file, open_regular
 
 # Suffix -> container format, encoder, its options. Without frames that depend on later ones ("bf"), the time of each
 # is stored exactly.
-_H264 = ('libx264', {'crf': '18', 'bf': '0'})
+_H264 = ('libx264', {'crf': '18', 'preset': 'veryfast', 'bf': '0'})
 _OUTPUTS = {
     '.mp4': ('mp4', *_H264),
     '.mov': ('mov', *_H264),
