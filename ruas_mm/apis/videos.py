@@ -175,12 +175,10 @@ class VideoReader:
             )
 
     def _find_stream(self, container: Any) -> Any:
-        """Return the first stream of moving pictures, ready to be decoded."""
+        """Return the stream of pictures that is to be shown, ready to be decoded."""
         self._resources.enter_context(container)
-        for stream in container.streams.video:
-            if not stream.disposition & self._av.stream.Disposition.attached_pic:
-                break
-        else:
+        stream = container.streams.best('video')  # no cover picture, if there is anything else
+        if stream is None:
             raise PictureError('there is no video in it')
         if stream.codec_context is None:
             raise PictureError('it is damaged, or coded in a way that is not known')

@@ -186,6 +186,7 @@ def test_damage_is_noticed(tmp_path, suffix, codec, kind):
     save_clip(path, codec, count=24)
     content, chance = path.read_bytes(), random.Random(0)
     assert len(read(path)) == 24
+    start = max(content.find(mark) for mark in (b'mdat', b'movi', b'\x1f\x43\xb6\x75'))  # where frames begin
     refused = 0
     for _ in range(20):
         damaged = bytearray(content)
@@ -193,7 +194,7 @@ def test_damage_is_noticed(tmp_path, suffix, codec, kind):
             del damaged[chance.randrange(len(damaged)) :]
         else:
             length = chance.choice([64, 512])
-            place = chance.randrange(len(damaged) * 2 // 3 - length)  # what is behind the frames is an index at most
+            place = chance.randrange(start, len(damaged) - length)
             damaged[place : place + length] = bytes(length) if kind == 'hole' else chance.randbytes(length)
         bad.write_bytes(damaged)
         try:
@@ -201,7 +202,7 @@ def test_damage_is_noticed(tmp_path, suffix, codec, kind):
         except PictureError as error:
             assert '\n' not in str(error)
             refused += 1
-    assert refused == 20 if kind == 'cut' else refused > 2
+    assert refused == 20 if kind == 'cut' else refused > 5
 
 
 @pytest.mark.parametrize('suffix', VIDEO_SUFFIXES)
