@@ -46,8 +46,8 @@ class Report:
         written (list[str]): The enhanced files, without comparisons and illuminations.
         failures (list[Failure]): Files that are missing among them or beside them, and why.
         others (int): Number of files in the folder that are no images or videos by their suffix.
-        remarks (list[Failure]): What is not a failure but should be known: links that were not followed, and sound that
-            was left out.
+        remarks (list[Failure]): What is not a failure but should be known: links that were not followed, and the
+            sound and the hidden frames of videos that were left out.
         waiting (int): Number of files that are still to be enhanced: 0, unless the run was interrupted.
     """
 
@@ -216,6 +216,8 @@ def _save_video(
                 for name in names:
                     write[name](_content(frame, outcome, name)[0], frame.time)
                 progress.advance(task)
+            if video.hidden:
+                lost.setdefault(f'{video.hidden} of its {video.count} frames are marked as hidden and were left out')
     except (OSError, PictureError, MemoryError) as error:
         return Failure(str(path), reason_of(error))
     finally:

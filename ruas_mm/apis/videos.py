@@ -58,7 +58,8 @@ class VideoReader:
         path (str | os.PathLike): A regular file that holds MP4, QuickTime, Matroska or AVI, whatever its suffix.
 
     Attributes:
-        count (int): Number of stored frames. Some may be hidden: those that a trimmed video no longer shows.
+        count (int): Number of stored frames.
+        hidden (int): How many of them the file tells not to show, as a trimmed video does; known when all are decoded.
         rate (Fraction): Frames a second on average; 25 if the file does not say.
         time_base (Fraction): The unit of the frames' times, in seconds.
         aspect (Fraction): Width of a pixel over its height, upright.
@@ -84,6 +85,7 @@ class VideoReader:
         except BaseException:
             self.close()
             raise
+        self.hidden = 0
         context = self._stream.codec_context
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.rate = rate if rate and 0 < rate < 1000 else Fraction(25)
@@ -146,6 +148,8 @@ class VideoReader:
             raise PictureError('it holds no video that can be decoded')
         if _state(self._file) != self._before:
             raise PictureError('the file changed while it was read')
+        if self._format == 'mov':  # the others cannot hide frames
+            self.hidden = self.count - number
 
     @contextmanager
     def sound(self) -> Iterator[tuple[list[Any], Iterator[Any]]]:

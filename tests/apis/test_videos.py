@@ -168,6 +168,9 @@ def test_a_trimmed_video_shows_what_it_shows(tmp_path):
                 packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
                 target.mux(packet)
     assert len(read(path)) == len(decoded(path)) < 24
+    with VideoReader(path) as video:
+        shown = len(list(video))
+        assert video.hidden == 24 - shown > 0
 
 
 # ------------------------------------------------------------------------------------------------- what is noticed
@@ -187,6 +190,7 @@ def test_damage_is_noticed(tmp_path, suffix, codec, kind):
     content, chance = path.read_bytes(), random.Random(0)
     assert len(read(path)) == 24
     start = max(content.find(mark) for mark in (b'mdat', b'movi', b'\x1f\x43\xb6\x75'))  # where frames begin
+    end = max(content.rfind(mark) for mark in (b'moov', b'idx1', b'\x1c\x53\xbb\x6b'))  # the table of contents
     refused = 0
     for _ in range(20):
         damaged = bytearray(content)
@@ -194,7 +198,7 @@ def test_damage_is_noticed(tmp_path, suffix, codec, kind):
             del damaged[chance.randrange(len(damaged)) :]
         else:
             length = chance.choice([64, 512])
-            place = chance.randrange(start, len(damaged) - length)
+            place = chance.randrange(start, end - length)
             damaged[place : place + length] = bytes(length) if kind == 'hole' else chance.randbytes(length)
         bad.write_bytes(damaged)
         try:
