@@ -13,6 +13,8 @@ import argparse
 import sys
 
 from ruas_mm.apis import RUASInferencer
+from ruas_mm.apis.enhanced_files import Report
+from ruas_mm.apis.input_files import printable
 from ruas_mm.apis.tools import run_tool
 from ruas_mm.models.enhance.ruas import VARIANTS
 
@@ -39,14 +41,26 @@ def main() -> None:
     inferencer = RUASInferencer(
         args.checkpoint, args.variant, args.device, args.stages, batch_size=args.batch_size, tile=args.tile
     )
-    report = inferencer.save(args.source, args.out, args.compare, args.save_illumination, show_progress=True)
-    print(f'{len(report.written)} enhanced, {len(report.failures)} failed.')
-    if report.others:
-        print(f'{report.others} other files were left out: hidden, or not named like images or videos.')
-    for path, reason in report.failures:
-        print(f'Failed: {path}: {reason}.', file=sys.stderr)
+    report = Report()
+    try:
+        inferencer.save(args.source, args.out, args.compare, args.save_illumination, True, report)
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or a request to end: what was done stays
+        show(report)
+        raise
+    show(report)
     if report.failures:
         sys.exit(1)
+
+
+def show(report: Report) -> None:
+    """Print what became of the files."""
+    waiting = f', {report.waiting} not begun or not finished' if report.waiting else ''
+    print(f'{len(report.written)} enhanced, {len(report.failures)} failed{waiting}.')
+    if report.others:
+        print(f'{report.others} other files were left out: hidden, or not named like images or videos.')
+    for title, entries in (('Note', report.remarks), ('Failed', report.failures)):
+        for path, reason in entries:
+            print(printable(f'{title}: {path}: {reason}.'), file=sys.stderr)
 
 
 if __name__ == '__main__':

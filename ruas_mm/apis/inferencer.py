@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ruas_mm.apis.enhanced_files import Enhanced, Report, save_enhanced
 from ruas_mm.apis.enhancer_checkpoint import load_enhancer
-from ruas_mm.apis.input_files import Failure, find_files, read_files, reason_of
+from ruas_mm.apis.input_files import Failure, find_files, is_folder, read_files, reason_of
 from ruas_mm.apis.pictures import Picture
 from ruas_mm.apis.tiling import find_reach, split
 from ruas_mm.modules import fold
@@ -88,7 +88,7 @@ class RUASInferencer:
             list[dict]: The results as of :meth:`iterate`.
 
         Raises:
-            FileNotFoundError: If a path does not exist.
+            OSError: If a path does not exist or cannot be read.
             ValueError: If an array is no image.
         """
         return list(self.iterate(inputs))
@@ -113,7 +113,7 @@ class RUASInferencer:
             * ``error`` (str): why the file cannot be enhanced; None if it can.
 
         Raises:
-            FileNotFoundError: If a path does not exist.
+            OSError: If a path does not exist or cannot be read.
             ValueError: If an array is no image.
         """
         if isinstance(inputs, (np.ndarray, str, os.PathLike)):
@@ -130,25 +130,28 @@ class RUASInferencer:
         compare: bool = False,
         save_illumination: bool = False,
         show_progress: bool = False,
+        report: Report | None = None,
     ) -> Report:
         """Enhance files into files.
 
         Args:
-            source (str | PathLike): An image, a video, or a folder, whose folders are searched too, but not ``out``.
+            source (str | PathLike): An image, a video, or a folder, whose folders are searched too, those behind links
+                among them, but not ``out``.
             out (str | PathLike): Folder for the results, which keep their names and sub-folders; for a single file
                 also the name of the result.
             compare (bool): Whether to write ``NAME.compare.SUFFIX`` too: input and result side by side.
             save_illumination (bool): Whether to write ``NAME.illumination.SUFFIX`` too.
             show_progress (bool): Whether to show a progress bar.
+            report (Report, optional): A report to fill: what is in it when the run is interrupted was done.
 
         Returns:
             Report: What was written, and what failed why.
 
         Raises:
-            OSError: If the source does not exist or ``out`` cannot be a folder.
-            ValueError: If the source holds nothing to enhance, or is where the results would go.
+            OSError: If the source does not exist or cannot be read, or ``out`` cannot be a folder.
+            ValueError: If the source holds nothing to enhance, or is where the results would go, or a name is empty.
         """
-        return save_enhanced(self._enhance_all, source, out, compare, save_illumination, show_progress)
+        return save_enhanced(self._enhance_all, source, out, compare, save_illumination, show_progress, report)
 
     def _read(self, inputs: Sequence[Input]) -> Iterator[Picture | Failure]:
         for item in inputs:
@@ -156,9 +159,7 @@ class RUASInferencer:
                 yield _to_picture(item, self.channel_order)
             elif not isinstance(item, (str, os.PathLike)):
                 raise ValueError(f'RUASInferencer takes numpy arrays, paths and lists of them, not {_kind(item)}.')
-            elif not os.path.exists(item):
-                raise FileNotFoundError(f'{os.fspath(item)} does not exist.')
-            elif os.path.isdir(item):
+            elif is_folder(item):
                 found = find_files(Path(item))
                 yield from found.failures
                 yield from read_files(found.files)

@@ -1,8 +1,11 @@
 """tools/enhance.py as a user runs it."""
 
 import os
+import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +13,22 @@ import pytest
 import torch
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1] / 'apis'))
+
+from clips import save_clip
+
 from ruas_mm.models.enhance import RUAS
 
 ROOT = Path(__file__).parents[2]
 OFFICIAL = ROOT.parent / 'shared' / 'data' / 'official_ruas'
 
 
-def run(tool, *arguments, cwd):
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+def run(tool, *arguments, cwd, preexec_fn=None, **environment):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', **environment}
     command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=200)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=200, preexec_fn=preexec_fn
+    )
 
 
 def one_sentence(done, *words):
@@ -80,6 +89,70 @@ def test_bad_files_are_reported_at_the_end(checkpoint, photos, tmp_path):
     assert done.stderr.splitlines()[-1].startswith(f'Failed: {photos / "2.png"}: it is not a')
     assert 'Traceback' not in done.stderr
     assert len(list((photos / 'out').rglob('*.png'))) == 3
+
+
+def test_names_that_no_terminal_shows(checkpoint, photos, tmp_path):
+    """Each is told on one line, in any locale."""
+    for name in (b'line\nbreak.png', b'\x1b[31m.png', b'\xff.png', 'ü.png'.encode()):
+        Path(os.fsdecode(os.path.join(os.fsencode(photos), name))).write_text('text')
+    (photos / 'l\nink').symlink_to('nowhere')
+    plain = {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}
+    for locale, letter in (({'PYTHONIOENCODING': 'utf-8'}, 'ü'), (plain, r'\xc3\xbc')):
+        done = run('enhance.py', photos, 'out', '--checkpoint', checkpoint, '--device', 'cpu', cwd=tmp_path, **locale)
+        assert done.returncode == 1
+        assert '3 enhanced, 4 failed.' in done.stdout
+        failed = [line for line in done.stderr.splitlines() if line.startswith('Failed: ')]
+        names = sorted(line.partition(': it is not')[0].rpartition('/')[2] for line in failed)
+        assert names == sorted([r'line\nbreak.png', r'\x1b[31m.png', r'\xff.png', f'{letter}.png'])
+        (note,) = [line for line in done.stderr.splitlines() if line.startswith('Note: ')]
+        assert note.endswith(r'l\nink: this link was not followed: it leads nowhere.')
+
+
+@pytest.mark.parametrize('size', [1_000, 20_000])
+def test_a_limit_to_the_size_of_files(checkpoint, photos, tmp_path, size):
+    """As a full disk: what does not fit is reported, and no part of it stays."""
+    pytest.importorskip('av', reason='videos need PyAV')
+    save_clip(photos / 'v.mp4', count=30)
+    save_clip(photos / 'w.avi', 'mjpeg', count=30)
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))  # noqa: E731
+    given = ['--checkpoint', checkpoint, '--device', 'cpu', '--variant', 'S']
+    done = run('enhance.py', photos, 'out', *given, cwd=tmp_path, preexec_fn=limit)
+    assert done.returncode == 1
+    written = {path.name: path for path in (tmp_path / 'out').rglob('*') if path.is_file()}
+    assert f'{len(written)} enhanced, {5 - len(written)} failed.' in done.stdout
+    assert not any(name.endswith('.tmp') for name in written)
+    failed = [line for line in done.stderr.splitlines() if line.startswith('Failed: ')]
+    assert len(failed) == 5 - len(written)
+    assert all('File too large' in line for line in failed)
+    assert 'w.avi' not in written
+    assert ('10.png' in written) == (size > 1_000)
+
+
+def test_ctrl_c(checkpoint, photos, tmp_path):
+    """What was enhanced stays and is reported; nothing half-done does."""
+    pytest.importorskip('av', reason='videos need PyAV')
+    save_clip(photos / 'v.mp4', count=100, size=(640, 480))
+    command = [sys.executable, ROOT / 'tools/enhance.py', photos, 'out', '--checkpoint', checkpoint, '--device', 'cpu']
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    tool = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
+    )
+    try:
+        until = time.monotonic() + 200
+        while not list((tmp_path / 'out').glob('.ruas_mm-*.tmp')) or not (tmp_path / 'out/more/2.png').exists():
+            assert tool.poll() is None, tool.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        time.sleep(0.5)  # some frames are written
+        tool.send_signal(signal.SIGINT)
+        output, _ = tool.communicate(timeout=200)
+    finally:
+        tool.kill()
+        tool.wait()
+    assert tool.returncode != 0
+    assert '3 enhanced, 0 failed, 1 not begun or not finished.' in output
+    files = {str(path.relative_to(tmp_path / 'out')) for path in (tmp_path / 'out').rglob('*') if path.is_file()}
+    assert files == {'1.png', '10.png', 'more/2.png'}
 
 
 @pytest.mark.skipif((ROOT / 'ruas_mm/weights/ruas_a.pth').exists(), reason='weights are shipped')
