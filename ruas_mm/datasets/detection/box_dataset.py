@@ -30,7 +30,7 @@ class BoxDataset(FileErrors, BaseDetDataset):
         ]
         if not kept:
             raise ValueError(
-                f'{self.ann_file or self.data_prefix["img_path"]}: expected an image with at least {min_objects} boxes '
-                f'and {min_size} pixels on each side, as filter_cfg asks for, found none among {len(self.data_list)}.'
+                f'{self.ann_file or self.data_prefix["img_path"]}: expected images that filter_cfg keeps, found none '
+                f'among {len(self.data_list)} with at least {min_objects} boxes and {min_size} pixels on each side.'
             )
         return kept
