@@ -331,7 +331,10 @@ def _interleaved_pixels(content: bytes, tags: dict[int, tuple], samples: int) ->
 
 
 def _with_plain_tags(content: bytes, tags: dict[int, tuple], samples: int) -> bytes:
-    """Give a TIFF new tags, at its end: upright, interleaved, zero is black, and alpha is not premultiplied."""
+    """Put new tags before a TIFF: upright, interleaved, zero is black, and alpha is not premultiplied.
+
+    What is missing at its end stays missing, so decoders notice it.
+    """
     plain = {tag: tags[tag] for tag in (*_TIFF_LAYOUT, *_TIFF_PLACES) if tag in tags}
     plain[Tag.PhotometricInterpretation] = (_RGB if samples > 2 else _BLACK_IS_ZERO,)
     plain[Tag.SamplesPerPixel] = (samples,)
@@ -340,17 +343,18 @@ def _with_plain_tags(content: bytes, tags: dict[int, tuple], samples: int) -> by
         plain[Tag.ExtraSamples] = (_ALPHA,)
 
     order = '<' if content.startswith(b'I') else '>'
-    result = bytearray(content + bytes(-len(content) % 4))
-    entries = b''
+    header = struct.pack(f'{order}2sHI', content[:2], 42, 8)
+    start = len(header) + 2 + 12 * len(plain) + 4  # of the values that have no room in their entry
+    shift = start + sum(4 * len(values) for values in plain.values() if len(values) > 1)
+    entries = arrays = b''
     for tag, values in sorted(plain.items()):
+        if tag in (Tag.StripOffsets, Tag.TileOffsets):
+            values = [offset + shift for offset in values]
         stored = struct.pack(f'{order}{len(values)}I', *values)
-        if len(values) > 1:  # an entry has room for one
-            place = len(result)
-            result += stored
-            stored = struct.pack(f'{order}I', place)
+        if len(values) > 1:
+            arrays, stored = arrays + stored, struct.pack(f'{order}I', start + len(arrays))
         entries += struct.pack(f'{order}HHI', tag, TiffTags.LONG, len(values)) + stored
-    result[:8] = struct.pack(f'{order}2sHI', content[:2], 42, len(result))
-    return bytes(result + struct.pack(f'{order}H', len(plain)) + entries + bytes(4))
+    return header + struct.pack(f'{order}H', len(plain)) + entries + bytes(4) + arrays + content
 
 
 def _divide_by_alpha(pixels: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ def read_lines(path: str, expected: str, backend_args: dict | None = None) -> li
         raise ValueError(f'{path}: expected {expected}, but it is no text in UTF-8.') from None
     except OSError as error:
         raise ValueError(f'{path}: expected {expected}, but it cannot be read ({error.strerror or error}).') from None
-    lines = re.split('\r\n|\n|\r', text)  # str.splitlines would also split at characters that a file name may have
+    lines = text.splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
     return lines
