@@ -144,9 +144,13 @@ def _read(name: str) -> np.ndarray:
     path = Path(data_dir) / name
     if not path.is_file():
         raise FileNotFoundError(f'scikit-image is installed without {name}; install "scikit-image<0.26"')
+    try:
+        # not cv2, which complains about the files' colour profiles
+        image = np.load(path) if path.suffix == '.npy' else imread(path)
+    except Exception as error:  # whatever a damaged file breaks in the decoders
+        raise OSError(f'{path} cannot be read ({error}); install "scikit-image<0.26" again') from None
     if path.suffix == '.npy':
-        return np.load(path).astype(np.float32)
-    image = imread(path)  # not cv2, which complains about the files' colour profiles
+        return image.astype(np.float32)
     image = np.dstack([image] * 3) if image.ndim == 2 else image[..., 2::-1]
     return image.astype(np.float32) / 255
 

@@ -269,6 +269,9 @@ def _put(maps: Tensor, pixels: np.ndarray) -> None:
 
 def _to_picture(array: np.ndarray, channel_order: str) -> Picture:
     """Take an array for an image; the errors are for the user."""
+    if np.ma.is_masked(array):
+        raise ValueError('RUASInferencer takes arrays without masked pixels; fill them first, with array.filled(…).')
+    array = np.asarray(array)  # matrices and other subclasses index and broadcast in their own way
     if array.dtype.name not in _WHITE:
         raise ValueError(f'RUASInferencer takes arrays of uint8, uint16 or floats in [0, 1], not of {array.dtype}.')
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or not array.size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmengine import fileio
 
+from ruas_mm.datasets.text_files import read_lines
 from ruas_mm.utils.images import natural_key
 
 
@@ -40,17 +41,10 @@ def read_image_list(path: str, backend_args: dict | None = None) -> list[tuple[s
 
     Raises:
         FileNotFoundError: If there is no such list.
-        ValueError: If it is no text, or empty.
+        ValueError: If it cannot be read, is no text, or empty.
     """
-    try:
-        lines = fileio.get_text(path, encoding='utf-8-sig', backend_args=backend_args).splitlines()
-    except (FileNotFoundError, IsADirectoryError):
-        raise FileNotFoundError(
-            f'{path}: no such list of images; tools/dataset_tools/split.py writes one, and ann_file="" takes all '
-            'images.'
-        ) from None
-    except UnicodeDecodeError:
-        raise ValueError(f'{path}: expected a text file with one image a line.') from None
+    expected = 'one image a line, as tools/dataset_tools/split.py writes; ann_file="" takes all images'
+    lines = read_lines(path, expected, backend_args)
     entries = [(f'{path}, line {number}', line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not entries:
         raise ValueError(f'{path}: expected one image a line, found none.')

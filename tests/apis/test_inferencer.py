@@ -222,6 +222,40 @@ def test_bad_arrays(enhance, kind):
         enhance(BAD_ARRAYS[kind])
 
 
+class OwnArray(np.ndarray):
+    def __getitem__(self, index):
+        raise RuntimeError('an array of another kind')
+
+
+ARRAYS = {
+    'matrix': lambda pixels: np.asmatrix(pixels[..., 0]),
+    'matrix of floats': lambda pixels: np.asmatrix(pixels[..., 0] / 255),
+    'subclass': lambda pixels: pixels.view(OwnArray),
+    'nothing masked': np.ma.masked_array,
+    'read-only': lambda pixels: np.broadcast_to(pixels[:1, :1], pixels.shape),
+    'negative strides': lambda pixels: pixels[::-1, ::-1, ::-1],
+    'Fortran order': np.asfortranarray,
+    'turned': lambda pixels: pixels.swapaxes(0, 1),
+}
+
+
+@pytest.mark.parametrize('kind', ARRAYS)
+def test_arrays_of_other_classes_and_layouts(enhance, kind):
+    array = ARRAYS[kind](image())
+    plain = np.array(array, subok=False, order='C')
+    result, expected = enhance(array)[0], enhance(plain)[0]
+    for key in ('enhanced', 'illumination'):
+        assert type(result[key]) is np.ndarray
+        np.testing.assert_array_equal(result[key], expected[key])
+    np.testing.assert_array_equal(np.array(array, subok=False), plain)  # the input is not written to
+
+
+def test_masked_pixels_are_refused(enhance):
+    pixels = image()
+    with pytest.raises(ValueError, match='without masked pixels'):
+        enhance(np.ma.masked_array(pixels, mask=pixels > 200))
+
+
 @pytest.mark.parametrize('thing', [None, 3, torch.zeros(3, 4, 4), [None], [[image()]]])
 def test_what_is_no_input(enhance, thing):
     with pytest.raises(ValueError, match='takes numpy arrays'):

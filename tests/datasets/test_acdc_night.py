@@ -151,9 +151,13 @@ DAMAGE = {
         r'gt/night/train: expected label maps \(\*_gt_labelTrainIds.png\), found none',
     ),
     'whole tree': (lambda r: None, dict(data_prefix=BOTH), r'GOPR0355_frame_000131_rgb_anon.png: its label map'),
-    'list': (lambda r: None, dict(ann_file='none.txt'), r'none.txt: no such list of images'),
+    'list': (lambda r: None, dict(ann_file='none.txt'), r'none.txt: no such file; expected one image a line'),
     'empty list': (lambda r: write_list(r), dict(ann_file='list.txt'), r'list.txt: expected one image a line'),
-    'binary list': (lambda r: (r / 'list.txt').write_bytes(b'\xff\xfe1'), dict(ann_file='list.txt'), r'a text file'),
+    'binary list': (
+        lambda r: (r / 'list.txt').write_bytes(b'\xff\xfe1'),
+        dict(ann_file='list.txt'),
+        r'no text in UTF-8',
+    ),
     'unknown image': (
         lambda r: write_list(r, FRAME, 'GOPR0351/GOPR0351_frame_7'),
         dict(ann_file='list.txt'),

@@ -113,17 +113,20 @@ def test_photograph_that_is_stored_turned(root):
         (b'1 2 3 4\n', r"2.txt, line 1: expected the number of faces, found '1 2 3 4'"),
         (b'2\n1 1 5 5\n', r'2.txt, line 1: expected 2 boxes as announced, found 1'),
         (b'0\n1 1 5 5\n', r'2.txt, line 1: expected 0 boxes as announced, found 1'),
-        (b'2\n1 1 5 5\n1 1 5\n', r"2.txt, line 3: expected four numbers .*, found '1 1 5'"),
-        (b'1\n1 1 5 5 0.9\n', r'2.txt, line 2: expected four numbers'),
-        (b'2\n1 1 5 5\n1 1 5 five\n', r'2.txt, line 3: expected four numbers'),
-        (b'2\n\n1 1 5 5\n', r"2.txt, line 2: expected four numbers .*, found ''"),
-        (b'1\n1 1 5 nan\n', r'2.txt, line 2: expected four finite numbers'),
-        (b'1\n1 1 inf 5\n', r'2.txt, line 2: expected four finite numbers'),
+        (b'2\n1 1 5 5\n1 1 5\n', r"2.txt, line 3: expected four decimal numbers .*, found '1 1 5'"),
+        (b'1\n1 1 5 5 0.9\n', r'2.txt, line 2: expected four decimal numbers'),
+        (b'2\n1 1 5 5\n1 1 5 five\n', r'2.txt, line 3: expected four decimal numbers'),
+        (b'2\n\n1 1 5 5\n', r"2.txt, line 2: expected four decimal numbers .*, found ''"),
+        (b'1\n1 1 5 nan\n', r'2.txt, line 2: expected four decimal numbers'),
+        (b'1\n1 1 inf 5\n', r'2.txt, line 2: expected four decimal numbers'),
+        (b'1\n1 1 41e90 5\n', r"2.txt, line 2: expected four decimal numbers .*, found '1 1 41e90 5'"),
+        (b'1\n1 1 1_0 5\n', r'2.txt, line 2: expected four decimal numbers'),
+        (b'1' * 5000, r'2.txt, line 1: expected the number of faces'),
         (b'1\n5 1 1 5\n', r'2.txt, line 2: expected a box with x1 < x2 and y1 < y2'),
         (b'1\n1 1 5 1\n', r'2.txt, line 2: expected a box with x1 < x2 and y1 < y2'),
         (b'1\n1 1 65 5\n', r'2.txt, line 2: expected a box inside the 64×48 image, found "1 1 65 5"'),
         (b'1\n-1 1 6 5\n', r'2.txt, line 2: expected a box inside the 64×48 image'),
-        (b'\xff\xfe1\n', r'2.txt: expected a text file'),
+        (b'\xff\xfe1\n', r'2.txt: expected .* but it is no text in UTF-8'),
     ],
 )
 def test_broken_label(root, content, message):
@@ -150,7 +153,12 @@ def write_list(root, text):
 @pytest.mark.parametrize(
     ('damage', 'ann_file', 'error', 'message'),
     [
-        (lambda r: (r / 'label/2.txt').unlink(), '', FileNotFoundError, r'label/2.txt: no such label file'),
+        (
+            lambda r: (r / 'label/2.txt').unlink(),
+            '',
+            FileNotFoundError,
+            r'label/2.txt: no such file; expected the number of faces',
+        ),
         (
             lambda r: (r / 'image/2.png').unlink(),
             '',
@@ -161,7 +169,7 @@ def write_list(root, text):
         (lambda r: write_list(r, '1.jpg\n'), 'list.txt', FileNotFoundError, r"list.txt, line 1: no image '1.jpg' in "),
         (lambda r: write_list(r, '1\n1.png\n'), 'list.txt', ValueError, r"line 2: image '1.png' is listed twice"),
         (lambda r: write_list(r, '\n'), 'list.txt', ValueError, r'list.txt: expected one image a line, found none'),
-        (lambda r: None, 'none.txt', FileNotFoundError, r'none.txt: no such list of images'),
+        (lambda r: None, 'none.txt', FileNotFoundError, r'none.txt: no such file; expected one image a line'),
         (lambda r: (r / 'image').rename(r / 'images'), '', FileNotFoundError, r'image: no such folder'),
         (
             lambda r: [p.unlink() for p in r.glob('image/*')],

@@ -217,11 +217,18 @@ def test_ignored_object(tmp_path):
         (b'', r'jpg.txt, line 1: expected "% bbGt version=3", found \'\''),
         (b'Car 1 1 5 5 0 0 0 0 0 0 0\n', r'jpg.txt, line 1: expected "% bbGt version=3", found \'Car '),
         (b'% bbGt version=2\n', r"line 1: .*found '% bbGt version=2'"),
-        (b'% bbGt version=3\nCar 1 1 5 5\n', r"line 2: expected a class and eleven numbers, found 'Car 1 1 5 5'"),
-        (b'% bbGt version=3\n\nCar 1 1 5 5 0 0 0 0 0 0 0\n', r"line 2: expected a class and eleven numbers, found ''"),
-        (b'% bbGt version=3\n1 1 5 5 0 0 0 0 0 0 0\n', r'line 2: expected a class and eleven numbers'),
-        (b'% bbGt version=3\nCar 1 1 5 five 0 0 0 0 0 0 0\n', r'line 2: expected a class and eleven numbers'),
-        (b'% bbGt version=3\nCar 1 1 5 nan 0 0 0 0 0 0 0\n', r'line 2: expected finite numbers'),
+        (
+            b'% bbGt version=3\nCar 1 1 5 5\n',
+            r"line 2: expected a class and eleven decimal numbers, found 'Car 1 1 5 5'",
+        ),
+        (
+            b'% bbGt version=3\n\nCar 1 1 5 5 0 0 0 0 0 0 0\n',
+            r"line 2: expected a class and eleven decimal numbers, found ''",
+        ),
+        (b'% bbGt version=3\n1 1 5 5 0 0 0 0 0 0 0\n', r'line 2: expected a class and eleven decimal numbers'),
+        (b'% bbGt version=3\nCar 1 1 5 five 0 0 0 0 0 0 0\n', r'line 2: expected a class and eleven decimal numbers'),
+        (b'% bbGt version=3\nCar 1 1 5 nan 0 0 0 0 0 0 0\n', r'line 2: expected a class and eleven decimal numbers'),
+        (b'% bbGt version=3\nCar 1 1 5 1e1 0 0 0 0 0 0 0\n', r'line 2: expected a class and eleven decimal numbers'),
         (b'% bbGt version=3\nCar 1 1 -5 5 0 0 0 0 0 0 0\n', r'line 2: expected a box of positive width and height'),
         (b'% bbGt version=3\nCar 1 1 5 0 0 0 0 0 0 0 0\n', r'line 2: expected a box of positive width and height'),
         (b'% bbGt version=3\nTram 1 1 5 5 0 0 0 0 0 0 0\n', r"line 2: expected a class among .*, found 'Tram'"),
@@ -230,7 +237,7 @@ def test_ignored_object(tmp_path):
             b'% bbGt version=3\nCar 64 1 5 5 0 0 0 0 0 0 0\n',
             r'line 2: expected a box within the 64×48 image, found x from 64 to 69 and y from 1 to 6',
         ),
-        (b'\xff\xfe1\n', r'jpg.txt: expected a text file'),
+        (b'\xff\xfe1\n', r'jpg.txt: expected .* but it is no text in UTF-8'),
     ],
 )
 def test_broken_label(root, content, message):

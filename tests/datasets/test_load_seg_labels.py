@@ -82,7 +82,7 @@ def test_what_is_no_label_map_of_its_image(save, picture, options, message):
 
 def test_files_that_cannot_be_read(save, tmp_path):
     load = LoadSegLabels()
-    with pytest.raises(FileNotFoundError, match=r'none.png: no such label map'):
+    with pytest.raises(FileNotFoundError, match=r'none.png: no such file; expected a label map'):
         load(sample(tmp_path / 'none.png'))
     path = tmp_path / 'text.png'
     for content in (b'', b'no image'):

@@ -137,7 +137,7 @@ DAMAGE = {
     ),
     'no image': ({}, lambda root: (root / 'our485/low/2.png').write_text('text'), r'low/2\.png: expected an image'),
     'empty file': ({}, lambda root: (root / 'our485/high/2.png').write_bytes(b''), r'high/2\.png: expected an image'),
-    'no list': (dict(ann_file='list.txt'), None, r'list\.txt: no such list'),
+    'no list': (dict(ann_file='list.txt'), None, r'list\.txt: no such file'),
     'empty list': (
         dict(ann_file='list.txt'),
         lambda root: (root / 'list.txt').write_text('\n'),
@@ -146,7 +146,7 @@ DAMAGE = {
     'a list that is none': (
         dict(ann_file='our485/low/1.png'),
         None,
-        r'1\.png: expected a text file',
+        r'1\.png: expected .* but it is no text in UTF-8',
     ),
     'listed but missing': (
         dict(ann_file='list.txt'),

@@ -205,6 +205,15 @@ def test_pairs_of_train_and_test_share_no_photograph(tool, monkeypatch, tmp_path
     assert set(seen[:9]) <= train and set(seen[9:]) <= test and len(seen) == 18
 
 
+@pytest.mark.parametrize('name', ['lfw_subset.npy', 'astronaut.png'])
+def test_damaged_source_is_named(tool, monkeypatch, tmp_path, name):
+    (tmp_path / name).write_bytes(b'no image')
+    monkeypatch.setattr('skimage.data.data_dir', str(tmp_path))
+    tool._read.cache_clear()
+    with pytest.raises(OSError, match=rf'{name} cannot be read \('):
+        tool._read(name)
+
+
 # --- segmentation ---------------------------------------------------------------------------------------------------
 
 NAMES = (

@@ -7,21 +7,19 @@ import re
 from typing import Any
 
 import numpy as np
-from mmdet.datasets import BaseDetDataset
-from mmengine import fileio
 
+from ruas_mm.datasets.detection.box_dataset import BoxDataset
 from ruas_mm.datasets.image_list import list_files, read_image_list
 from ruas_mm.datasets.image_size import image_size
+from ruas_mm.datasets.text_files import parse_numbers, read_lines
 from ruas_mm.utils.images import IMAGE_SUFFIXES
 
 
 def _parse_box(text: str, where: str) -> list[float]:
     try:
-        x1, y1, x2, y2 = map(float, text.split())
+        x1, y1, x2, y2 = parse_numbers(text.split())
     except ValueError:
-        raise ValueError(f'{where}: expected four numbers "x1 y1 x2 y2", found {text!r}.') from None
-    if not np.isfinite([x1, y1, x2, y2]).all():
-        raise ValueError(f'{where}: expected four finite numbers, found {text!r}.')
+        raise ValueError(f'{where}: expected four decimal numbers "x1 y1 x2 y2", found {text!r}.') from None
     if x2 <= x1 or y2 <= y1:
         raise ValueError(f'{where}: expected a box with x1 < x2 and y1 < y2, found {text!r}.')
     return [x1, y1, x2, y2]
@@ -44,18 +42,10 @@ def parse_label(path: str, backend_args: dict | None = None) -> np.ndarray:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not of that form; the message names the file, the line and what was expected.
     """
-    try:
-        lines = fileio.get_text(path, encoding='utf-8-sig', backend_args=backend_args).splitlines()
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f'{path}: no such label file; every image needs one (a lone "0" for no face).'
-        ) from None
-    except UnicodeDecodeError:
-        raise ValueError(f'{path}: expected a text file with the number of faces and their boxes.') from None
-    while lines and not lines[-1].strip():
-        lines.pop()
+    expected = 'the number of faces, then one line "x1 y1 x2 y2" a face; a lone "0" for no face'
+    lines = read_lines(path, expected, backend_args)
     head = lines[0].strip() if lines else ''
-    if not re.fullmatch('[0-9]+', head):
+    if not re.fullmatch('[0-9]{1,7}', head):
         raise ValueError(f'{path}, line 1: expected the number of faces, found {head!r}.')
     if len(lines) - 1 != int(head):
         raise ValueError(f'{path}, line 1: expected {head} boxes as announced, found {len(lines) - 1}.')
@@ -63,7 +53,7 @@ def parse_label(path: str, backend_args: dict | None = None) -> np.ndarray:
     return np.array(boxes, dtype=np.float32).reshape(-1, 4)
 
 
-class DarkFaceDataset(BaseDetDataset):
+class DarkFaceDataset(BoxDataset):
     """DARK FACE, or any folder of images with one label file of its form for each.
 
     The official layout is read as it is: ``image/N.png`` and ``label/N.txt`` under ``data_root``. The public part has
@@ -109,22 +99,6 @@ class DarkFaceDataset(BaseDetDataset):
         if not self.ann_file and 'label_path' in self.data_prefix:
             self._check_orphans(names)
         return [self._load_image(image_id, name) for image_id, name in names.items()]
-
-    def filter_data(self) -> list[dict]:
-        """Drop, for training, images without faces or too small ones, as ``filter_cfg`` says.
-
-        Returns:
-            list[dict]: What is left of ``data_list``.
-        """
-        if self.test_mode or self.filter_cfg is None:
-            return self.data_list
-        min_faces = int(self.filter_cfg.get('filter_empty_gt', False))
-        min_size = self.filter_cfg.get('min_size', 0)
-        return [
-            info
-            for info in self.data_list
-            if len(info['instances']) >= min_faces and min(info['width'], info['height']) >= min_size
-        ]
 
     def _files(self, folder: str) -> list[str]:
         return list_files(folder, recursive=False, backend_args=self.backend_args)

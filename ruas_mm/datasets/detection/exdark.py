@@ -6,12 +6,12 @@ import os.path as osp
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-from mmdet.datasets import BaseDetDataset
 from mmengine import fileio
-from PIL import Image
 
-from ruas_mm.datasets.image_list import list_files
+from ruas_mm.datasets.detection.box_dataset import BoxDataset
+from ruas_mm.datasets.image_list import list_files, read_image_list
+from ruas_mm.datasets.image_size import read_header
+from ruas_mm.datasets.text_files import parse_numbers, read_lines
 from ruas_mm.utils.images import IMAGE_SUFFIXES
 
 CLASSES = (
@@ -23,6 +23,7 @@ LIGHTS = ('Low', 'Ambient', 'Object', 'Single', 'Weak', 'Strong', 'Screen', 'Win
 PLACES = ('Indoor', 'Outdoor')
 SUBSETS = ('train', 'val', 'test')
 
+_CODES = tuple(map(str, range(1, len(CLASSES) + 1)))  # the same for all lists above, which are no longer
 _HEADER = '% bbGt version=3'
 
 
@@ -55,19 +56,6 @@ def _id(name: str) -> str:
     return stem if suffix.lower() in IMAGE_SUFFIXES else stem + suffix
 
 
-def _read_lines(path: str, what: str, backend_args: dict | None) -> list[str]:
-    """Lines of a text file, without empty ones at its end."""
-    try:
-        lines = fileio.get_text(path, encoding='utf-8-sig', backend_args=backend_args).splitlines()
-    except FileNotFoundError:
-        raise FileNotFoundError(f'{path}: no such file; expected {what}.') from None
-    except UnicodeDecodeError:
-        raise ValueError(f'{path}: expected a text file, {what}.') from None
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return lines
-
-
 def parse_bbgt(path: str, backend_args: dict | None = None) -> list[BBGtObject]:
     """Read a label file of Piotr Dollár's toolbox, bbGt version 3.
 
@@ -85,7 +73,7 @@ def parse_bbgt(path: str, backend_args: dict | None = None) -> list[BBGtObject]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not of that form; the message names the file, the line and what was expected.
     """
-    lines = _read_lines(path, 'a bbGt label file', backend_args)
+    lines = read_lines(path, 'a bbGt label file', backend_args)
     head = lines[0].strip() if lines else ''
     if head != _HEADER:
         raise ValueError(f'{path}, line 1: expected "{_HEADER}", found {head!r}.')
@@ -94,18 +82,16 @@ def parse_bbgt(path: str, backend_args: dict | None = None) -> list[BBGtObject]:
         where = f'{path}, line {number}'
         label, *rest = line.split() or ['']
         try:
-            left, top, width, height, _, _, _, _, _, ignore, _ = map(float, rest)
+            left, top, width, height, _, _, _, _, _, ignore, _ = parse_numbers(rest)
         except ValueError:
-            raise ValueError(f'{where}: expected a class and eleven numbers, found {line!r}.') from None
-        if not np.isfinite([left, top, width, height]).all():
-            raise ValueError(f'{where}: expected finite numbers, found {line!r}.')
+            raise ValueError(f'{where}: expected a class and eleven decimal numbers, found {line!r}.') from None
         if width <= 0 or height <= 0:
             raise ValueError(f'{where}: expected a box of positive width and height, found {line!r}.')
         objects.append(BBGtObject(label, (left, top, left + width, top + height), bool(ignore)))
     return objects
 
 
-class ExDarkDataset(BaseDetDataset):
+class ExDarkDataset(BoxDataset):
     """ExDark, the Exclusively Dark image data set.
 
     The official layout is read as it is: ``ExDark/<Class>/<image>``, ``ExDark_Annno/<Class>/<image>.txt`` and
@@ -202,22 +188,6 @@ class ExDarkDataset(BaseDetDataset):
             raise ValueError(f'{self.ann_file or self.class_list}: no image of subset {", ".join(self.subset)}.')
         return infos
 
-    def filter_data(self) -> list[dict]:
-        """Drop, for training, images without objects or too small ones, as ``filter_cfg`` says.
-
-        Returns:
-            list[dict]: What is left of ``data_list``.
-        """
-        if self.test_mode or self.filter_cfg is None:
-            return self.data_list
-        min_objects = int(self.filter_cfg.get('filter_empty_gt', False))
-        min_size = self.filter_cfg.get('min_size', 0)
-        return [
-            info
-            for info in self.data_list
-            if len(info['instances']) >= min_objects and min(info['width'], info['height']) >= min_size
-        ]
-
     def _files(self, folder: str, kind: str, suffixes: tuple[str, ...]) -> dict[str, str]:
         """Paths of all such files below a folder, by the id of their image."""
         found: dict[str, str] = {}
@@ -240,14 +210,14 @@ class ExDarkDataset(BaseDetDataset):
         path = fileio.join_path(self.data_root or '', self.class_list, backend_args=self.backend_args)
         expected = '"Name | Class | Light | In/Out | Train/Val/Test" and a line of that form for each image'
         rows: dict[str, _Row] = {}
-        for number, line in enumerate(_read_lines(path, expected, self.backend_args), start=1):
+        for number, line in enumerate(read_lines(path, expected, self.backend_args), start=1):
             if number == 1 and line.startswith('Name'):
                 continue
             where = f'{path}, line {number}'
             tables = (CLASSES, LIGHTS, PLACES, SUBSETS)
             try:
                 name, *codes = line.split()
-                numbers = [range(1, len(table) + 1).index(int(c)) for c, table in zip(codes, tables, strict=True)]
+                numbers = [_CODES[: len(table)].index(code) for code, table in zip(codes, tables, strict=True)]
             except ValueError:
                 raise ValueError(
                     f'{where}: expected an image and four codes of at most 12, 10, 2 and 3, found {line!r}.'
@@ -266,25 +236,16 @@ class ExDarkDataset(BaseDetDataset):
                 return {image_id: row.where for image_id, row in rows.items() if row.subset in self.subset}
             return {**labels, **images}  # a label without image, or the reverse, betrays an incomplete copy
         wanted: dict[str, str] = {}
-        what = 'one image a line, as tools/dataset_tools/split.py writes'
-        for number, entry in enumerate(_read_lines(self.ann_file, what, self.backend_args), start=1):
-            image_id = _id(entry.strip())
-            if not image_id:
-                continue
-            where = f'{self.ann_file}, line {number}'
+        for where, entry in read_image_list(self.ann_file, self.backend_args):
+            image_id = _id(entry)
             if image_id in wanted:
                 raise ValueError(f'{where}: image {image_id} is listed twice.')
             wanted[image_id] = where
-        if not wanted:
-            raise ValueError(f'{self.ann_file}: expected {what}, found none.')
         return wanted
 
     def _load_image(self, image_id: str, path: str, label_path: str) -> dict:
-        try:
-            with fileio.get_local_path(path, backend_args=self.backend_args) as local, Image.open(local) as image:
-                width, height = image.size
-        except OSError as error:
-            raise ValueError(f'{path}: expected an image, but it cannot be read ({error}).') from None
+        header = read_header(path, backend_args=self.backend_args)
+        height, width = header.height, header.width
         label_of = {name: index for index, name in enumerate(self.metainfo['classes'])}
         instances = []
         for number, (name, (x1, y1, x2, y2), ignore) in enumerate(parse_bbgt(label_path, self.backend_args), start=2):

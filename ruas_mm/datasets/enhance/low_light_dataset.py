@@ -7,12 +7,13 @@ from typing import Any
 
 from mmengine.dataset import BaseDataset
 
+from ruas_mm.datasets.file_errors import FileErrors
 from ruas_mm.datasets.image_list import list_files, read_image_list
 from ruas_mm.datasets.image_size import image_size
 from ruas_mm.utils.images import IMAGE_SUFFIXES
 
 
-class LowLightDataset(BaseDataset):
+class LowLightDataset(FileErrors, BaseDataset):
     """Dark images in a folder and its sub-folders, and well lit ones of the same scenes in another, if there are any.
 
     An image and its ground truth are at the same place in their folders and have the same name; the suffix may differ.

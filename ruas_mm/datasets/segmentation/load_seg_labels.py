@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from mmengine import fileio
 from mmseg.datasets.transforms import LoadAnnotations
-from PIL import Image
+
+from ruas_mm.datasets.image_size import check_image, read_header
 
 _IGNORED = 255
 
@@ -50,19 +50,17 @@ class LoadSegLabels(LoadAnnotations):
                 f'{results.get("img_path")}: has no label map; set seg_map_path in the data_prefix of its data set, '
                 'or take LoadSegLabels out of the pipeline.'
             )
+        self._check_form(path, results.get('ori_shape'))
         try:
-            self._check_form(path, results.get('ori_shape'))
             super()._load_seg_map(results)
-        except FileNotFoundError:
-            raise FileNotFoundError(f'{path}: no such label map.') from None
-        except (OSError, SyntaxError) as error:  # Pillow's words for damage
-            raise ValueError(f'{path}: expected a label map, but it cannot be read ({error}).') from None
+        except Exception:
+            check_image(path, 'a label map', self.backend_args)  # names the damage, if that is the cause
+            raise
         self._check_ids(path, results)
 
     def _check_form(self, path: str, shape: tuple | None) -> None:
         """Check size and channels, from the header alone."""
-        with fileio.get_local_path(path, backend_args=self.backend_args) as local, Image.open(local) as image:
-            mode, (width, height) = image.mode, image.size
+        mode, height, width, _ = read_header(path, 'a label map', self.backend_args)
         if mode not in ('1', 'L', 'P'):
             raise ValueError(
                 f'{path}: expected one channel of 8 bits with the id of the class in each pixel, found mode {mode}; '

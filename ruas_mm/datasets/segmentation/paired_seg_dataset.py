@@ -7,10 +7,11 @@ from typing import Any
 
 from mmseg.datasets import BaseSegDataset
 
+from ruas_mm.datasets.file_errors import FileErrors
 from ruas_mm.datasets.image_list import list_files, read_image_list
 
 
-class PairedSegDataset(BaseSegDataset):
+class PairedSegDataset(FileErrors, BaseSegDataset):
     """Base of the segmentation data sets here: what is missing is found when the data set is initialised.
 
     Sub-classes say where the files are, as class attributes: ``DATA_PREFIX``, the default folders; ``IMG_SUFFIX`` and
