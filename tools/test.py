@@ -11,7 +11,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import HOOKS, VISBACKENDS, Registry
 from mmengine.runner import Runner
 
-from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_all_weights, load_config, run_tool
+from ruas_mm.apis.run_tool import run_tool
+from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_all_weights, load_config
 
 
 def parse_args() -> argparse.Namespace:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
-from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config, run_tool, set_resume
+from ruas_mm.apis.run_tool import run_tool
+from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config, set_resume
+from ruas_mm.utils.checkpoint import named_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,6 +31,22 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def how_to_resume(work_dir: str, resumes: bool) -> str:
+    """Say how to go on after Ctrl-C.
+
+    Args:
+        work_dir (str): The work directory.
+        resumes (bool): Whether the command that was given ends with all that it takes.
+
+    Returns:
+        str: The command, or that there is no checkpoint yet.
+    """
+    if not named_checkpoint(work_dir):
+        return f'There is no checkpoint in {work_dir} yet.'
+    command = ['python', *sys.argv, *([] if resumes else ['--resume'])]
+    return f'To go on from {named_checkpoint(work_dir)}: {shlex.join(command)}'
+
+
 def main() -> None:
     """Run the tool."""
     args = parse_args()
@@ -43,10 +63,13 @@ def main() -> None:
     remark = set_resume(config, args.resume) if args.resume else ''
     if config.get('load_from'):
         config.load_from = find_checkpoint(config.load_from)
-    runner = Runner.from_cfg(config)
-    if remark:
-        runner.logger.warning(remark)  # now it also reaches the log file
-    runner.train()
+    try:
+        runner = Runner.from_cfg(config)
+        if remark:
+            runner.logger.warning(remark)  # now it also reaches the log file
+        runner.train()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_to_resume(config.work_dir, args.resume == 'auto')) from None
 
 
 if __name__ == '__main__':

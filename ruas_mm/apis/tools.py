@@ -6,14 +6,9 @@ import argparse
 import atexit
 import gc
 import os
-import re
-import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mmengine.registry
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
@@ -21,15 +16,11 @@ from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_m
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
+from ruas_mm.apis.run_tool import add_debug_argument
+from ruas_mm.apis.run_tool import run_tool as run_tool
 from ruas_mm.registry import MODELS
 from ruas_mm.search import Genotype
 from ruas_mm.utils.checkpoint import CheckpointError, find_resumable, named_checkpoint
-
-_PACKAGE = str(Path(__file__).parents[1])
-_REGISTRY = str(Path(mmengine.registry.__file__).parent)
-# Errors of these kinds, raised by this package or by mmengine's look-up of a type, name what was wrong.
-_EXPLAINED = (ValueError, OSError, ImportError, RuntimeError, KeyError)
-_WORKER = 'in DataLoader worker process'  # how torch begins the message of an error from there
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +36,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_debug_argument(parser)
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -199,22 +191,3 @@ def load_all_weights(runner: Runner, checkpoint: str) -> None:
             raise
         mismatch = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
         raise ValueError(f'Checkpoint {checkpoint} is of another model than the config: {mismatch}') from None
-
-
-def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool; an error that this package raised on purpose ends it with its sentence instead of a traceback.
-
-    Args:
-        main (Callable): The tool.
-    """
-    try:
-        main()
-    except _EXPLAINED as error:
-        origin = traceback.extract_tb(error.__traceback__)[-1].filename
-        message = error.args[0] if isinstance(error, KeyError) else str(error)
-        if _WORKER in message.partition('\n')[0]:  # torch packs the traceback of the other process into the message
-            origin = re.findall('^  File "(.+?)", line', message, re.MULTILINE)[-1]
-            message = message.rstrip().rpartition('\n')[2].partition(': ')[2]
-        if not origin.startswith((_PACKAGE, _REGISTRY)):
-            raise
-        sys.exit(f'Error: {message}')
