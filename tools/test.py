@@ -9,10 +9,10 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import HOOKS, VISBACKENDS, Registry
-from mmengine.runner import Runner
 
 from ruas_mm.apis.run_tool import run_tool
-from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_all_weights, load_config
+from ruas_mm.apis.tool_runner import ToolRunner
+from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -89,8 +89,7 @@ def main() -> None:
     """Run the tool."""
     args = parse_args()
     config = load_config(args)
-    checkpoint = find_checkpoint(args.checkpoint)
-    config.load_from = None  # loaded below: every weight, or none
+    config.load_from, config.resume = find_checkpoint(args.checkpoint), False
     metrics = open_metrics(config, 'test_evaluator')
     if args.show_dir:
         show_dir = os.path.abspath(args.show_dir)
@@ -109,11 +108,7 @@ def main() -> None:
                 f'Error: --out takes the predictions of one test set, but {args.config} has {len(metrics)}.'
             )
         metrics[0].append({'type': 'ruas_mm.DumpPredictions', 'out_file_path': args.out})
-    runner = Runner.from_cfg(config)
-    load_all_weights(runner, checkpoint)
-    # Or a hook that asks for the iteration, as mmagic's does, lets mmengine build the loop and load the training data.
-    runner._train_loop = None
-    runner.test()
+    ToolRunner.from_cfg(config).test()
     if args.show_dir:
         print(f'Pictures are in {args.show_dir}')
 

@@ -7,10 +7,11 @@ import shlex
 import sys
 
 from mmengine.device import get_device
-from mmengine.runner import Runner
 
 from ruas_mm.apis.run_tool import run_tool
+from ruas_mm.apis.tool_runner import ToolRunner
 from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config, set_resume
+from ruas_mm.engine.pending_validation_hook import PendingValidationHook
 from ruas_mm.utils.checkpoint import named_checkpoint
 
 
@@ -64,9 +65,10 @@ def main() -> None:
     if config.get('load_from'):
         config.load_from = find_checkpoint(config.load_from)
     try:
-        runner = Runner.from_cfg(config)
+        runner = ToolRunner.from_cfg(config)
         if remark:
             runner.logger.warning(remark)  # now it also reaches the log file
+        runner.register_hook(PendingValidationHook())
         runner.train()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_resume(config.work_dir, args.resume == 'auto')) from None

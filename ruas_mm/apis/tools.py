@@ -13,7 +13,6 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
-from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
 from ruas_mm.apis.run_tool import add_debug_argument
@@ -172,22 +171,3 @@ def _find_resumable_together(config: Config, folder: str) -> tuple[str | None, s
     if isinstance(choice[0], CheckpointError):
         raise choice[0]
     return choice[0]
-
-
-def load_all_weights(runner: Runner, checkpoint: str) -> None:
-    """Load a checkpoint that must fit the model weight by weight.
-
-    Args:
-        runner (Runner): Holds the model.
-        checkpoint (str): Path of the file.
-
-    Raises:
-        ValueError: If the model has a weight that the checkpoint lacks, or the other way round.
-    """
-    try:
-        runner.load_checkpoint(checkpoint, map_location='cpu', strict=True)
-    except RuntimeError as error:
-        if isinstance(error, CheckpointError):
-            raise
-        mismatch = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
-        raise ValueError(f'Checkpoint {checkpoint} is of another model than the config: {mismatch}') from None
