@@ -8,11 +8,12 @@ import os
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import HOOKS, VISBACKENDS, Registry
 
+from ruas_mm.apis.config_check import find_class
 from ruas_mm.apis.run_tool import run_tool
 from ruas_mm.apis.tool_runner import ToolRunner
 from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config
+from ruas_mm.evaluation import DarkFaceMetric
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,7 +63,7 @@ def draw_pictures(config: Config, folder: str) -> None:
     """
     drawing = False
     for hook in filter(None, [*config.default_hooks.values(), *(config.get('custom_hooks') or [])]):
-        options = _options(config, HOOKS, hook)
+        options = _options(config, 'hooks.0', hook)
         switches = options & {'draw', 'on_test'}
         if not switches:
             continue
@@ -72,30 +73,29 @@ def draw_pictures(config: Config, folder: str) -> None:
             hook.test_out_dir = folder
             continue
         for backend in config.visualizer.get('vis_backends') or []:
-            if 'img_save_dir' in _options(config, VISBACKENDS, backend):
+            if 'img_save_dir' in _options(config, 'vis_backends.0', backend):
                 backend.img_save_dir = folder
     if not drawing:
         raise SystemExit('Error: --show-dir needs a visualization hook in default_hooks or custom_hooks of the config.')
 
 
-def _options(config: Config, registry: Registry, part: dict) -> set[str]:
+def _options(config: Config, path: str, part: dict) -> set[str]:
     """Return the names of the options that a part of a config takes."""
-    with registry.switch_scope_and_registry(config.get('default_scope')) as scoped:
-        kind = scoped.get(part['type'])
-    return set(inspect.signature(kind).parameters) if kind else set()
+    cls = find_class(config, path, part['type'])[1]
+    return set(inspect.signature(cls).parameters) if cls else set()
 
 
 def main() -> None:
     """Run the tool."""
     args = parse_args()
-    config = load_config(args)
+    config = load_config(args, ('test_dataloader', 'test_cfg', 'test_evaluator'))
     config.load_from, config.resume = find_checkpoint(args.checkpoint), False
     metrics = open_metrics(config, 'test_evaluator')
     if args.show_dir:
         show_dir = os.path.abspath(args.show_dir)
         draw_pictures(config, show_dir)
         for metric in sum(metrics, []):
-            if metric['type'] == 'ruas_mm.DarkFaceMetric':
+            if find_class(config, 'test_evaluator', metric['type'])[1] is DarkFaceMetric:
                 metric.setdefault('pr_curve', show_dir)
     if args.tta:
         if 'tta_model' not in config or 'tta_pipeline' not in config:

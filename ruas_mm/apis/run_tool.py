@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import mmengine.registry
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.registry import Registry
 
 _PACKAGE = str(Path(__file__).parents[1])
 _REGISTRY = str(Path(mmengine.registry.__file__).parent)
@@ -28,6 +29,7 @@ _EXPLAINED = (ValueError, OSError, ImportError, RuntimeError, KeyError)
 # How torch begins the message of an error in a worker process; the message holds that process's traceback.
 _WORKER = re.compile(r'Caught (\w+) in DataLoader worker process')
 _UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
+_UNKNOWN_TYPE = re.compile(r'(?P<type>\S+) is not in the (?P<where>.+?) registry\.')
 _LONGEST = 600  # characters of a message that was not written for a person
 _RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
@@ -81,9 +83,11 @@ def describe(error: BaseException) -> str:
         str: ``Error: …``, with the message of an error that this package raised on purpose; otherwise with type and
             message, the config file and line that was being read, or the part of the config that was being built.
     """
-    if is_explained(error):
-        return f'Error: {_message_and_origin(error)[0]}'
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if is_explained(error):
+        message = _message_and_origin(error)[0]
+        unknown = _UNKNOWN_TYPE.match(message)
+        return f'Error: {_unknown_type(unknown, frames) if unknown else message}'
     kind, message = type(error).__name__, _message(error)
     if worker := _WORKER.match(message):
         kind, message = worker[1], _message_and_origin(error)[0]
@@ -239,14 +243,20 @@ def _message_and_origin(error: BaseException) -> tuple[str, str]:
 
 def _config_in_reading(error: BaseException, frames: list[FrameType]) -> str:
     """Return the config file that was being read, and the line if that is known; empty if none was."""
-    for frame in reversed(frames):
-        file = frame.f_locals.get('filename')
-        if frame.f_code.co_name in ('_is_lazy_import', '_file2dict', '_parse_lazy_import') and file:
-            lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
-            if isinstance(error, SyntaxError) and error.lineno:
-                lines.append(error.lineno)
-            return f'{file}, line {lines[-1]},' if lines else str(file)
-    return ''
+    files = [
+        str(frame.f_locals['filename'])
+        for frame in frames
+        if frame.f_code.co_name in ('_is_lazy_import', '_file2dict', '_parse_lazy_import')
+        and frame.f_locals.get('filename')
+    ]
+    if not files:
+        return ''
+    file = files[-1]
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    if isinstance(error, SyntaxError) and error.lineno:
+        lines.append(error.lineno)
+    inherited = f' (a base of {files[0]})' if os.path.abspath(files[0]) != os.path.abspath(file) else ''
+    return f'{file}{f", line {lines[-1]}," if lines else ""}{inherited}'
 
 
 def _part_in_building(frames: list[FrameType]) -> tuple[str, Any, bool] | None:
@@ -260,21 +270,46 @@ def _part_in_building(frames: list[FrameType]) -> tuple[str, Any, bool] | None:
         frame = frames[index]
         cls = frame.f_locals.get('obj_cls')
         if frame.f_code.co_name == 'build_from_cfg' and frame.f_code.co_filename.startswith(_REGISTRY) and cls:
-            configs = [value for frame in frames for value in frame.f_locals.values() if isinstance(value, Config)]
-            path = _path_of(frame.f_locals['cfg'], configs[0]._cfg_dict) if configs else None
-            return path or '', cls, index < len(frames) - 1
+            return _path_in_config(frame.f_locals['cfg'], frames) or '', cls, index < len(frames) - 1
     return None
 
 
-def _path_of(part: Any, node: Any, path: str = '') -> str | None:
-    """Return the dotted path of a part of a config: where a dict has all that the part has."""
+def _unknown_type(found: re.Match, frames: list[FrameType]) -> str:
+    """Say that a registry does not know a type, where it stands, and which one comes closest."""
+    kind, names, path = found['type'], [], None
+    for frame in frames:
+        registry = frame.f_locals.get('registry')
+        if isinstance(registry, Registry) and frame.f_code.co_filename.startswith(_REGISTRY):
+            path = _path_in_config(frame.f_locals.get('cfg'), frames)
+            while registry is not None:
+                names += registry.module_dict
+                registry = registry.parent
+    close = difflib.get_close_matches(kind.rpartition('.')[2], names, 1)
+    place = f' ({path}.type)' if path else ''
+    return f'{kind}{place} is not in the {found["where"]} registry{f"; did you mean {close[0]!r}?" if close else "."}'
+
+
+def _path_in_config(part: Any, frames: list[FrameType]) -> str | None:
+    """Return the dotted path of what is being built in the config that is in use."""
+    configs = [value for frame in frames for value in frame.f_locals.values() if isinstance(value, Config)]
+    if not configs or not isinstance(part, (dict, Config)) or 'type' not in part:
+        return None
+    path = _path_of(part, configs[0]._cfg_dict)
+    if path is None:  # the builder has taken options out of it
+        path = _path_of({'type': part['type']}, configs[0]._cfg_dict, types_only=True)
+    return path
+
+
+def _path_of(part: Any, node: Any, path: str = '', types_only: bool = False) -> str | None:
+    """Return the dotted path of a part of a config: of the first dict that holds nothing else than the part."""
     if isinstance(node, dict):
-        if 'type' in node and all(k in part and part[k] == value for k, value in node.items() if k != 'priority'):
+        compared = ['type'] if types_only else [key for key in node if key != 'priority']
+        if 'type' in node and all(key in part and part[key] == node[key] for key in compared):
             return path
         items = node.items()
     elif isinstance(node, (list, tuple)):
         items = enumerate(node)
     else:
         return None
-    found = (_path_of(part, value, f'{path}.{key}' if path else str(key)) for key, value in items)
+    found = (_path_of(part, value, f'{path}.{key}' if path else str(key), types_only) for key, value in items)
     return next((path for path in found if path is not None), None)

@@ -6,6 +6,8 @@ import argparse
 import atexit
 import gc
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,14 @@ from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
 from mmengine.utils.dl_utils import set_multi_processing
 
+from ruas_mm.apis.config_check import check_overrides, check_values, check_work_dir
 from ruas_mm.apis.run_tool import add_debug_argument
 from ruas_mm.apis.run_tool import run_tool as run_tool
 from ruas_mm.registry import MODELS
 from ruas_mm.search import Genotype
 from ruas_mm.utils.checkpoint import CheckpointError, find_resumable, named_checkpoint
+
+_SUFFIXES = ('.py', '.json', '.yaml', '.yml')  # what mmengine reads
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,18 +36,37 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)')
     parser.add_argument('--genotype', metavar='FILE_OR_NAME', help='architecture for all searchable parts of the model')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='settings to override'
+        '--cfg-options', nargs='+', action=_Overrides, default={}, metavar='KEY=VALUE', help='settings to override'
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     add_debug_argument(parser)
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """Read a config and apply the common flags.
+class _Overrides(DictAction):
+    """mmengine's action for ``--cfg-options``, with a sentence for what is not KEY=VALUE."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str = ''
+    ) -> None:
+        for value in values:
+            if not value.partition('=')[0] or '=' not in value:
+                parser.error(f'{option_string} takes KEY=VALUE, got {value!r}')
+            try:
+                super().__call__(parser, namespace, [value], option_string)
+            except (AssertionError, ValueError, IndexError) as error:
+                parser.error(f'{option_string} cannot read {value!r}: {error}')
+            given = {**getattr(self, 'given', {}), **getattr(namespace, self.dest)}
+            self.given = given
+        setattr(namespace, self.dest, self.given)
+
+
+def load_config(args: argparse.Namespace, needs: Sequence[str] = ()) -> Config:
+    """Read a config, apply the common flags, and refuse what cannot be right.
 
     Args:
         args (argparse.Namespace): What :func:`add_common_arguments` parsed, and ``config``.
+        needs (Sequence[str]): Keys that the config must have beside ``model``.
 
     Returns:
         Config: The config to run.
@@ -50,20 +74,32 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         FileNotFoundError: If the config or the genotype does not exist.
         ImportError: If the model needs a host that cannot be used; the message names it.
-        ValueError: If the model has no place for the genotype.
+        OSError: If the work directory cannot be used.
+        ValueError: If the config lacks a key, an option is misspelt or has no such value, or the model has no place for
+            the genotype.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if not Path(args.config).is_file():
-        raise FileNotFoundError(f'Config {args.config} does not exist.')
+        kind = 'is a folder, not a file' if Path(args.config).is_dir() else 'does not exist'
+        raise FileNotFoundError(f'Config {args.config} {kind}.')
+    if Path(args.config).suffix not in _SUFFIXES:
+        raise ValueError(f'The name of config {args.config} must end in {", ".join(_SUFFIXES)}.')
     config = Config.fromfile(args.config)
-    config.launcher = args.launcher
+    for remark in check_overrides(config, args.cfg_options):
+        print(f'Note: {remark}', file=sys.stderr)
     config.merge_from_dict(args.cfg_options)
+    for key in ('model', *needs):
+        if not config.get(key):
+            raise ValueError(f'Config {args.config} must define {key}.')
+    check_values(config)
+    config.launcher = args.launcher
     kind = str(config.get('model', {}).get('type'))
     if kind.startswith('ruas_mm.'):
         MODELS.get(kind)  # a missing host is named now, and not by a stranger's look-up of another part of it
     if args.launcher == 'pytorch' and get_device() == 'cpu':
         _join_cpu_processes(config)
     config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+    check_work_dir(config.work_dir)
     if args.genotype is not None:
         slots = Genotype.load(args.genotype).slots
         if not _set_genotype(config.model, slots):
@@ -100,6 +136,33 @@ def _set_genotype(node: Any, slots: dict[str, str]) -> bool:
     elif isinstance(node, (list, tuple)):
         found = any([_set_genotype(value, slots) for value in node])
     return found
+
+
+def set_amp(config: Config) -> str:
+    """Let a config train with automatic mixed precision.
+
+    Args:
+        config (Config): The config to run; its ``optim_wrapper`` is changed.
+
+    Returns:
+        str: What the user should know; empty if the usual wrapper has been replaced.
+
+    Raises:
+        ValueError: If the config has another kind of wrapper.
+    """
+    kind = config.optim_wrapper.get('type', 'OptimWrapper')
+    name = kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
+    if name == 'AmpOptimWrapper':
+        return 'The config trains with automatic mixed precision already: --amp changes nothing.'
+    if name != 'OptimWrapper' or 'optimizer' not in config.optim_wrapper:
+        what = f'type {name}' if name != 'OptimWrapper' else 'several optimizers'
+        raise ValueError(
+            f'--amp replaces an optim_wrapper of type OptimWrapper, but that of the config has {what}; '
+            'set type=AmpOptimWrapper where the config builds its wrappers.'
+        )
+    config.optim_wrapper.type = 'mmengine.AmpOptimWrapper'
+    config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    return ''
 
 
 def find_checkpoint(path: str) -> str:

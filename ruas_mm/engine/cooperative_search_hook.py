@@ -105,8 +105,8 @@ class CooperativeSearchHook(Hook):
             ('interval', interval, 1),
             ('patience', 1 if patience is None else patience, 1),
         ):
-            if value < minimum:
-                raise ValueError(f'CooperativeSearchHook needs {option} >= {minimum}, not {value}.')
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value < math.inf:
+                raise ValueError(f'CooperativeSearchHook needs {option} >= {minimum}, a number, not {value!r}.')
         self.strategy = strategy
         self.order = order
         self.beta = beta
