@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import inspect
 import os
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from ruas_mm.apis.config_check import find_class
 from ruas_mm.apis.run_tool import run_tool
@@ -100,7 +101,9 @@ def main() -> None:
     if args.tta:
         if 'tta_model' not in config or 'tta_pipeline' not in config:
             raise SystemExit(f'Error: --tta needs tta_model and tta_pipeline in {args.config}.')
-        config.model = ConfigDict(**config.tta_model, module=config.model)
+        model = copy.deepcopy(config.tta_model)  # not unpacked, or types that are imported lazily become classes
+        model.module = config.model
+        config.model = model
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
     if args.out:
         if len(metrics) != 1:

@@ -246,7 +246,7 @@ def _config_in_reading(error: BaseException, frames: list[FrameType]) -> str:
     files = [
         str(frame.f_locals['filename'])
         for frame in frames
-        if frame.f_code.co_name in ('_is_lazy_import', '_file2dict', '_parse_lazy_import')
+        if frame.f_code.co_name in ('fromfile', '_is_lazy_import', '_file2dict', '_parse_lazy_import')
         and frame.f_locals.get('filename')
     ]
     if not files:
