@@ -223,8 +223,8 @@ def check_values(config: Config) -> None:
         config (Config): The config to run.
 
     Raises:
-        ValueError: If a value has no sense; the message names key, value and what is expected.
-        KeyError: If the optimizer is unknown.
+        ValueError: If a value has no sense or the optimizer is unknown; the message names key, value and what is
+            expected.
     """
     for path, key, value in _leaves(config._cfg_dict):
         expected = _expected(path, key, value)
@@ -232,10 +232,7 @@ def check_values(config: Config) -> None:
             full = f'{path}.{key}' if path else key
             raise ValueError(f'{full} must be {expected}, got {value!r}.')
     scope = config.get('default_scope')
-    known = {
-        child for registry in vars(registries).values() if isinstance(registry, Registry) for child in registry.children
-    }
-    if scope and scope not in known | {'mmengine'} and find_spec(str(scope).partition('.')[0] or 'none') is None:
+    if scope and not _is_scope(str(scope)):
         raise ValueError(f'default_scope must be the name of an installed toolbox, got {scope!r}.')
     for path, node in _dicts(config._cfg_dict):
         if path.endswith('optimizer') and 'type' in node:
@@ -250,6 +247,16 @@ def check_values(config: Config) -> None:
             for option in node:
                 if options is not None and option not in options | _BUILDER:
                     raise ValueError(unknown_option(cls, option, path))
+
+
+def _is_scope(name: str) -> bool:
+    roots = [registry for registry in vars(registries).values() if isinstance(registry, Registry)]
+    if name in {'mmengine', *(child for registry in roots for child in registry.children)}:
+        return True
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # not the name of a package
+        return False
 
 
 def check_work_dir(folder: str) -> None:

@@ -91,11 +91,11 @@ def load_config(args: argparse.Namespace, needs: Sequence[str] = ()) -> Config:
     for key in ('model', *needs):
         if not config.get(key):
             raise ValueError(f'Config {args.config} must define {key}.')
-    check_values(config)
-    config.launcher = args.launcher
-    kind = str(config.get('model', {}).get('type'))
+    kind = str(config.model.get('type')) if isinstance(config.model, dict) else ''
     if kind.startswith('ruas_mm.'):
         MODELS.get(kind)  # a missing host is named now, and not by a stranger's look-up of another part of it
+    check_values(config)
+    config.launcher = args.launcher
     if args.launcher == 'pytorch' and get_device() == 'cpu':
         _join_cpu_processes(config)
     config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
