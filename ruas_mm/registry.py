@@ -130,9 +130,14 @@ def _child(parent: root.Registry) -> Registry:
     return Registry(parent.name, parent=parent, scope='ruas_mm', locations=['ruas_mm.registry'])
 
 
-MODELS = _child(root.MODELS)
-DATASETS = _child(root.DATASETS)
-TRANSFORMS = _child(root.TRANSFORMS)
-METRICS = _child(root.METRICS)
-HOOKS = _child(root.HOOKS)
-VISUALIZERS = _child(root.VISUALIZERS)
+# A child of each of mmengine's registries, also of those without a component of this package: a config of this package
+# that is inherited elsewhere (`_base_ = 'ruas_mm::…'`) is built in the scope `ruas_mm`, and mmengine warns of each
+# registry that does not know the scope.
+_CHILDREN = {name: _child(parent) for name, parent in vars(root).items() if isinstance(parent, root.Registry)}
+
+MODELS = _CHILDREN['MODELS']
+DATASETS = _CHILDREN['DATASETS']
+TRANSFORMS = _CHILDREN['TRANSFORMS']
+METRICS = _CHILDREN['METRICS']
+HOOKS = _CHILDREN['HOOKS']
+VISUALIZERS = _CHILDREN['VISUALIZERS']

@@ -2,6 +2,7 @@ import importlib.util
 import subprocess
 import sys
 
+import mmengine.registry
 import pytest
 
 from ruas_mm.registry import COMPONENTS, MODELS
@@ -71,3 +72,14 @@ def test_unknown_name_is_not_ours():
     with pytest.raises(AttributeError, match='NoSuchThing'):
         _ = ruas_mm.NoSuchThing
     assert MODELS.get('ruas_mm.NoSuchThing') is None
+
+
+def test_every_registry_knows_the_scope():
+    """Or mmengine warns of it whenever a config of this package is inherited elsewhere, and built in its scope."""
+    roots = [
+        registry for registry in vars(mmengine.registry).values() if isinstance(registry, mmengine.registry.Registry)
+    ]
+    assert len(roots) > 15
+    for root in roots:
+        with root.switch_scope_and_registry('ruas_mm') as registry:
+            assert (registry.scope, registry.name) == ('ruas_mm', root.name)

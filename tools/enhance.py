@@ -15,7 +15,7 @@ import sys
 from ruas_mm.apis import RUASInferencer
 from ruas_mm.apis.enhanced_files import Report
 from ruas_mm.apis.input_files import printable
-from ruas_mm.apis.tools import run_tool
+from ruas_mm.apis.run_tool import add_debug_argument, run_tool
 from ruas_mm.models.enhance.ruas import VARIANTS
 
 
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument('--tile', type=int, default=768, metavar='SIDE', help='less takes less memory (default: 768)')
     parser.add_argument('--compare', action='store_true', help='write NAME.compare.SUFFIX too: input beside result')
     parser.add_argument('--save-illumination', action='store_true', help='write NAME.illumination.SUFFIX too')
+    add_debug_argument(parser)
     args = parser.parse_args()
 
     inferencer = RUASInferencer(

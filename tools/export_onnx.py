@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ruas_mm.apis.enhancer_checkpoint import load_enhancer
-from ruas_mm.apis.tools import run_tool
+from ruas_mm.apis.run_tool import add_debug_argument, run_tool
 from ruas_mm.models.enhance import RUAS
 from ruas_mm.models.enhance.ruas import VARIANTS
 from ruas_mm.modules import fold
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument(
         '--opset', type=int, choices=range(13, 21), default=17, metavar='13 … 20', help='operators (default: 17)'
     )
+    add_debug_argument(parser)
     args = parser.parse_args()
     missing = [name for name in ('onnx', 'onnxruntime') if find_spec(name) is None]
     if missing:

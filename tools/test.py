@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import inspect
 import os
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
-from mmengine.registry import HOOKS, VISBACKENDS, Registry
-from mmengine.runner import Runner
+from mmengine.config import Config
 
-from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_all_weights, load_config, run_tool
+from ruas_mm.apis.config_check import find_class
+from ruas_mm.apis.run_tool import run_tool
+from ruas_mm.apis.tool_runner import ToolRunner
+from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config
+from ruas_mm.evaluation import DarkFaceMetric
 
 
 def parse_args() -> argparse.Namespace:
@@ -61,7 +64,7 @@ def draw_pictures(config: Config, folder: str) -> None:
     """
     drawing = False
     for hook in filter(None, [*config.default_hooks.values(), *(config.get('custom_hooks') or [])]):
-        options = _options(config, HOOKS, hook)
+        options = _options(config, 'hooks.0', hook)
         switches = options & {'draw', 'on_test'}
         if not switches:
             continue
@@ -71,36 +74,36 @@ def draw_pictures(config: Config, folder: str) -> None:
             hook.test_out_dir = folder
             continue
         for backend in config.visualizer.get('vis_backends') or []:
-            if 'img_save_dir' in _options(config, VISBACKENDS, backend):
+            if 'img_save_dir' in _options(config, 'vis_backends.0', backend):
                 backend.img_save_dir = folder
     if not drawing:
         raise SystemExit('Error: --show-dir needs a visualization hook in default_hooks or custom_hooks of the config.')
 
 
-def _options(config: Config, registry: Registry, part: dict) -> set[str]:
+def _options(config: Config, path: str, part: dict) -> set[str]:
     """Return the names of the options that a part of a config takes."""
-    with registry.switch_scope_and_registry(config.get('default_scope')) as scoped:
-        kind = scoped.get(part['type'])
-    return set(inspect.signature(kind).parameters) if kind else set()
+    cls = find_class(config, path, part['type'])[1]
+    return set(inspect.signature(cls).parameters) if cls else set()
 
 
 def main() -> None:
     """Run the tool."""
     args = parse_args()
-    config = load_config(args)
-    checkpoint = find_checkpoint(args.checkpoint)
-    config.load_from = None  # loaded below: every weight, or none
+    config = load_config(args, ('test_dataloader', 'test_cfg', 'test_evaluator'))
+    config.load_from, config.resume = find_checkpoint(args.checkpoint), False
     metrics = open_metrics(config, 'test_evaluator')
     if args.show_dir:
         show_dir = os.path.abspath(args.show_dir)
         draw_pictures(config, show_dir)
         for metric in sum(metrics, []):
-            if metric['type'] == 'ruas_mm.DarkFaceMetric':
+            if find_class(config, 'test_evaluator', metric['type'])[1] is DarkFaceMetric:
                 metric.setdefault('pr_curve', show_dir)
     if args.tta:
         if 'tta_model' not in config or 'tta_pipeline' not in config:
             raise SystemExit(f'Error: --tta needs tta_model and tta_pipeline in {args.config}.')
-        config.model = ConfigDict(**config.tta_model, module=config.model)
+        model = copy.deepcopy(config.tta_model)  # not unpacked, or types that are imported lazily become classes
+        model.module = config.model
+        config.model = model
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
     if args.out:
         if len(metrics) != 1:
@@ -108,11 +111,7 @@ def main() -> None:
                 f'Error: --out takes the predictions of one test set, but {args.config} has {len(metrics)}.'
             )
         metrics[0].append({'type': 'ruas_mm.DumpPredictions', 'out_file_path': args.out})
-    runner = Runner.from_cfg(config)
-    load_all_weights(runner, checkpoint)
-    # Or a hook that asks for the iteration, as mmagic's does, lets mmengine build the loop and load the training data.
-    runner._train_loop = None
-    runner.test()
+    ToolRunner.from_cfg(config).test()
     if args.show_dir:
         print(f'Pictures are in {args.show_dir}')
 

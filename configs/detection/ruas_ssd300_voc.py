@@ -131,7 +131,7 @@ train_cfg = dict(type='mmengine.EpochBasedTrainLoop', max_epochs=max_epochs, val
 val_cfg = dict(type='mmengine.ValLoop')
 test_cfg = dict(type='mmengine.TestLoop')
 optim_wrapper = dict(
-    type='mmengine.OptimWrapper',
+    type='OptimWrapper',
     optimizer=dict(type='SGD', lr=base_lr, momentum=0.9, weight_decay=5e-4),
     clip_grad=dict(max_norm=35.0),
     # The scene module begins as an enhancer: it is fine-tuned, not trained from scratch.

@@ -83,7 +83,7 @@ train_cfg = dict(type='mmengine.IterBasedTrainLoop', max_iters=max_iters, val_in
 val_cfg = dict(type='mmengine.ValLoop')
 test_cfg = dict(type='mmengine.TestLoop')
 optim_wrapper = dict(
-    type='mmengine.OptimWrapper',
+    type='OptimWrapper',
     optimizer=dict(type='SGD', lr=base_lr, momentum=0.9, weight_decay=3e-4),
     clip_grad=dict(max_norm=5.0),
     paramwise_cfg=dict(

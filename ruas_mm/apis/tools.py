@@ -6,31 +6,26 @@ import argparse
 import atexit
 import gc
 import os
-import re
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import mmengine.registry
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
-from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
+from ruas_mm.apis.config_check import check_overrides, check_values, check_work_dir
+from ruas_mm.apis.run_tool import add_debug_argument
+from ruas_mm.apis.run_tool import run_tool as run_tool
 from ruas_mm.registry import MODELS
 from ruas_mm.search import Genotype
 from ruas_mm.utils.checkpoint import CheckpointError, find_resumable, named_checkpoint
 from ruas_mm.utils.fileio import check_file
 
-_PACKAGE = str(Path(__file__).parents[1])
-_REGISTRY = str(Path(mmengine.registry.__file__).parent)
-# Errors of these kinds, raised by this package or by mmengine's look-up of a type, name what was wrong.
-_EXPLAINED = (ValueError, OSError, ImportError, RuntimeError, KeyError)
-_WORKER = 'in DataLoader worker process'  # how torch begins the message of an error from there
+_SUFFIXES = ('.py', '.json', '.yaml', '.yml')  # what mmengine reads
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,38 +37,68 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)')
     parser.add_argument('--genotype', metavar='FILE_OR_NAME', help='architecture for all searchable parts of the model')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='settings to override'
+        '--cfg-options', nargs='+', action=_Overrides, default={}, metavar='KEY=VALUE', help='settings to override'
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_debug_argument(parser)
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """Read a config and apply the common flags.
+class _Overrides(DictAction):
+    """mmengine's action for ``--cfg-options``, with a sentence for what is not KEY=VALUE."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str = ''
+    ) -> None:
+        for value in values:
+            if not value.partition('=')[0] or '=' not in value:
+                parser.error(f'{option_string} takes KEY=VALUE, got {value!r}')
+            try:
+                super().__call__(parser, namespace, [value], option_string)
+            except (AssertionError, ValueError, IndexError) as error:
+                parser.error(f'{option_string} cannot read {value!r}: {error}')
+            given = {**getattr(self, 'given', {}), **getattr(namespace, self.dest)}
+            self.given = given
+        setattr(namespace, self.dest, self.given)
+
+
+def load_config(args: argparse.Namespace, needs: Sequence[str] = ()) -> Config:
+    """Read a config, apply the common flags, and refuse what cannot be right.
 
     Args:
         args (argparse.Namespace): What :func:`add_common_arguments` parsed, and ``config``.
+        needs (Sequence[str]): Keys that the config must have beside ``model``.
 
     Returns:
         Config: The config to run.
 
     Raises:
         FileNotFoundError: If the config or the genotype does not exist.
-        OSError: If one of them cannot be read.
+        OSError: If one of them cannot be read, or the work directory cannot be used.
         ImportError: If the model needs a host that cannot be used; the message names it.
-        ValueError: If the model has no place for the genotype.
+        ValueError: If the config lacks a key, an option is misspelt or has no such value, or the model has no place for
+            the genotype.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     check_file(args.config, 'Config')
+    if Path(args.config).suffix not in _SUFFIXES:
+        raise ValueError(f'The name of config {args.config} must end in {", ".join(_SUFFIXES)}.')
     config = Config.fromfile(args.config)
-    config.launcher = args.launcher
+    for remark in check_overrides(config, args.cfg_options):
+        print(f'Note: {remark}', file=sys.stderr)
     config.merge_from_dict(args.cfg_options)
-    kind = str(config.get('model', {}).get('type'))
+    for key in ('model', *needs):
+        if not config.get(key):
+            raise ValueError(f'Config {args.config} must define {key}.')
+    kind = str(config.model.get('type')) if isinstance(config.model, dict) else ''
     if kind.startswith('ruas_mm.'):
         MODELS.get(kind)  # a missing host is named now, and not by a stranger's look-up of another part of it
+    check_values(config)
+    config.launcher = args.launcher
     if args.launcher == 'pytorch' and get_device() == 'cpu':
         _join_cpu_processes(config)
     config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+    check_work_dir(config.work_dir)
     if args.genotype is not None:
         slots = Genotype.load(args.genotype).slots
         if not _set_genotype(config.model, slots):
@@ -110,6 +135,33 @@ def _set_genotype(node: Any, slots: dict[str, str]) -> bool:
     elif isinstance(node, (list, tuple)):
         found = any([_set_genotype(value, slots) for value in node])
     return found
+
+
+def set_amp(config: Config) -> str:
+    """Let a config train with automatic mixed precision.
+
+    Args:
+        config (Config): The config to run; its ``optim_wrapper`` is changed.
+
+    Returns:
+        str: What the user should know; empty if the usual wrapper has been replaced.
+
+    Raises:
+        ValueError: If the config has another kind of wrapper.
+    """
+    kind = config.optim_wrapper.get('type', 'OptimWrapper')
+    name = kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
+    if name == 'AmpOptimWrapper':
+        return 'The config trains with automatic mixed precision already: --amp changes nothing.'
+    if name != 'OptimWrapper' or 'optimizer' not in config.optim_wrapper:
+        what = f'type {name}' if name != 'OptimWrapper' else 'several optimizers'
+        raise ValueError(
+            f'--amp replaces an optim_wrapper of type OptimWrapper, but that of the config has {what}; '
+            'set type=AmpOptimWrapper where the config builds its wrappers.'
+        )
+    config.optim_wrapper.type = 'mmengine.AmpOptimWrapper'
+    config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    return ''
 
 
 def find_checkpoint(path: str) -> str:
@@ -186,41 +238,3 @@ def _find_resumable_together(config: Config, folder: str) -> tuple[str | None, s
     if isinstance(choice[0], CheckpointError):
         raise choice[0]
     return choice[0]
-
-
-def load_all_weights(runner: Runner, checkpoint: str) -> None:
-    """Load a checkpoint that must fit the model weight by weight.
-
-    Args:
-        runner (Runner): Holds the model.
-        checkpoint (str): Path of the file.
-
-    Raises:
-        ValueError: If the model has a weight that the checkpoint lacks, or the other way round.
-    """
-    try:
-        runner.load_checkpoint(checkpoint, map_location='cpu', strict=True)
-    except RuntimeError as error:
-        if isinstance(error, CheckpointError):
-            raise
-        mismatch = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), str(error))
-        raise ValueError(f'Checkpoint {checkpoint} is of another model than the config: {mismatch}') from None
-
-
-def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool; an error that this package raised on purpose ends it with its sentence instead of a traceback.
-
-    Args:
-        main (Callable): The tool.
-    """
-    try:
-        main()
-    except _EXPLAINED as error:
-        origin = traceback.extract_tb(error.__traceback__)[-1].filename
-        message = error.args[0] if isinstance(error, KeyError) else str(error)
-        if _WORKER in message.partition('\n')[0]:  # torch packs the traceback of the other process into the message
-            origin = re.findall('^  File "(.+?)", line', message, re.MULTILINE)[-1]
-            message = message.rstrip().rpartition('\n')[2].partition(': ')[2]
-        if not origin.startswith((_PACKAGE, _REGISTRY)):
-            raise
-        sys.exit(f'Error: {message}')

@@ -104,9 +104,11 @@ class CooperativeSearchHook(Hook):
             ('warmup', warmup, 0),
             ('interval', interval, 1),
             ('patience', 1 if patience is None else patience, 1),
+            ('virtual_lr', 0 if virtual_lr is None else virtual_lr, 0),
+            ('tolerance', tolerance, 0),
         ):
-            if value < minimum:
-                raise ValueError(f'CooperativeSearchHook needs {option} >= {minimum}, not {value}.')
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value < math.inf:
+                raise ValueError(f'CooperativeSearchHook needs {option} >= {minimum}, a number, not {value!r}.')
         self.strategy = strategy
         self.order = order
         self.beta = beta

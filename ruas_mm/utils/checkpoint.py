@@ -42,10 +42,17 @@ class AtomicBackend(LocalBackend):
         Args:
             obj (bytes): What the file holds.
             filepath (str | os.PathLike): Where it goes.
+
+        Raises:
+            OSError: If it cannot be written; nothing is left behind then.
         """
         temporary = f'{filepath}.tmp'  # always the same, so that a resumed run writes over what a killed one left
-        super().put(obj, temporary)
-        os.replace(temporary, filepath)
+        try:
+            super().put(obj, temporary)
+            os.replace(temporary, filepath)
+        except OSError as error:  # such as a full disk, which does not say for which file
+            Path(temporary).unlink(missing_ok=True)
+            raise OSError(f'{filepath} cannot be written: {error.strerror}.') from error
 
 
 def load_from_local(filename: str | os.PathLike[str], map_location: Any = None) -> Any:

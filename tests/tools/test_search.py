@@ -257,6 +257,14 @@ def mistakes(data, searched, tmp_path_factory):
         'slots': search('slots', '--genotype', 'ruas_darkface_vgg16'),
         'space': [TRAINED_CONFIG, '--genotype', folder / 'other.json', *training_options(data)],
         'checkpoint': search('checkpoint', '--resume', folder / 'plain.pth'),
+        'training': [
+            TRAINED_CONFIG,
+            '--work-dir',
+            folder / 'training',
+            '--resume',
+            searched[0] / LAST,
+            *training_options(data),
+        ],
     }
     with ThreadPoolExecutor(2) as pool:  # two processes at a time
         done = pool.map(lambda given: run('train.py', *given, cwd=folder), commands.values())
@@ -270,6 +278,7 @@ MISTAKES = {
     'slots': ('no searchable slots', 'genotype=None'),
     'space': ('scene.last', 'conv_7x7', 'not in its space'),
     'checkpoint': ('holds no search', 'load_from'),
+    'training': ('Training cannot go on from', LAST, 'it is a checkpoint of a search'),
 }
 
 

@@ -3,9 +3,12 @@
 import os
 import pickle
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mmcv
@@ -16,6 +19,7 @@ from mmengine.config import Config
 pytest.importorskip('mmdet.models')
 pytest.importorskip('skimage')
 
+from ruas_mm.apis.config_check import find_class
 from ruas_mm.search import Genotype
 
 ROOT = Path(__file__).parents[2]
@@ -79,12 +83,18 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def trained(data, tmp_path_factory):
-    """A work directory after one epoch."""
+def training(data, tmp_path_factory):
+    """A work directory after one epoch, and what the tool printed."""
     work = tmp_path_factory.mktemp('work')
     done = run('train.py', CONFIG, '--work-dir', work, *options(data), cwd=work)
     assert done.returncode == 0, done.stderr[-3000:]
-    return work
+    return work, done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def trained(training):
+    """A work directory after one epoch."""
+    return training[0]
 
 
 def test_training_leaves_what_is_needed(trained):
@@ -94,6 +104,20 @@ def test_training_leaves_what_is_needed(trained):
     assert re.search(r'Epoch\(val\).*darkface/voc_area_ap50: [0-9.]+', log)
     assert 'loss_bbox' in next(trained.glob('*/vis_data/scalars.json')).read_text()
     assert not list(trained.rglob('*.tmp'))
+
+
+def test_terminal_shows_progress_figures_and_paths(training):
+    """The rest is in the log file: hundreds of lines of config, environment, hooks and options of parameters."""
+    work, printed = training
+    (log,) = work.glob('*/*.log')
+    kept = log.read_text()
+    assert len(printed.splitlines()) < 25, printed
+    for shown in (log, work, 'Epoch(train)', 'loss_bbox', 'Saving checkpoint', 'voc_area_ap50'):
+        assert str(shown) in printed and str(shown) in kept
+    for hidden in ('System environment', 'Config:', 'Hooks will be executed', 'paramwise_options'):
+        assert hidden not in printed and hidden in kept
+    assert len(kept.splitlines()) > 500
+    assert 'WARNING' not in printed
 
 
 def test_two_processes_train_one_model(torchrun, data, tmp_path):
@@ -120,6 +144,112 @@ def test_resume(data, trained, tmp_path):
     assert (first['meta']['epoch'], second['meta']['epoch']) == (1, 2)
     assert second['meta']['iter'] == 2 * first['meta']['iter']
     assert not list((work).glob('epoch_3.pth'))
+
+
+def test_resume_after_a_kill_before_the_final_validation(data, trained, tmp_path):
+    """And again, when there is nothing left to do."""
+    work = tmp_path / 'work'
+    shutil.copytree(trained, work)
+    (work / 'last_validation.json').unlink()
+    for validated in (True, False):
+        done = run('train.py', CONFIG, '--work-dir', work, '--resume', *options(data), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert 'Training had already finished: epoch 1 of 1' in done.stdout
+        assert bool(re.search(r'Epoch\(val\) .*voc_area_ap50', done.stdout)) is validated
+
+
+def test_interrupted(data, tmp_path):
+    """Ctrl-C reaches tool and workers; one line says how to go on, and that command does."""
+    work, log = tmp_path / 'work', tmp_path / 'log.txt'
+    given = options(
+        data, **{'train_cfg.max_epochs': 500, 'train_cfg.val_interval': 500, 'train_dataloader.num_workers': 1}
+    )
+    with open(log, 'w') as file:
+        process = subprocess.Popen(
+            [*map(str, [sys.executable, ROOT / 'tools' / 'train.py', CONFIG, '--work-dir', work, *given])],
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+            cwd=tmp_path,
+            start_new_session=True,
+        )
+    while 'Epoch(train) [3]' not in re.sub(' +', ' ', log.read_text()):
+        assert process.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == 130
+    assert said.count('\n') == 1 and said.startswith(f'Interrupted. To go on from {work}/epoch_'), said
+    command = shlex.split(said.partition(': ')[2])
+    assert command[0] == 'python' and command[-1] == '--resume'
+    assert not list(work.rglob('*.tmp'))
+    last = int(re.search(r'epoch_(\d+)\.pth', said)[1])
+    given = [
+        f'train_cfg.max_epochs={last + 1}' if part.startswith('train_cfg.max_epochs') else part for part in command
+    ]
+    done = run('train.py', *given[2:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (work / f'epoch_{last + 1}.pth').is_file()
+
+
+LIMITED = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+def test_checkpoint_that_the_disk_does_not_take(data, tmp_path):
+    command = [sys.executable, '-c', LIMITED, ROOT / 'tools' / 'train.py', CONFIG, '--work-dir', tmp_path / 'work']
+    done = subprocess.run(
+        [*map(str, command), *options(data)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+        cwd=tmp_path,
+        timeout=200,
+    )
+    one_sentence(done, tmp_path / 'work' / 'epoch_1.pth', 'cannot be written', 'File too large')
+    assert not list((tmp_path / 'work').glob('epoch_1.pth*'))
+
+
+def pure_python(path):
+    """Write the demo config in mmengine's pure Python style: each type is the class itself."""
+    config = Config.fromfile(CONFIG)
+    imports = set()
+
+    def written(node, path):
+        if isinstance(node, dict):
+            given = {key: written(value, f'{path}.{key}' if path else key) for key, value in node.items()}
+            cls = find_class(config, path, node.get('type'))[1]
+            if cls is not None:
+                imports.add(f'from {cls.__module__} import {cls.__name__}')
+                given['type'] = cls.__name__
+            return f'{{{", ".join(f"{key!r}: {value}" for key, value in given.items())}}}'
+        if isinstance(node, (list, tuple)):
+            items = ''.join(f'{written(value, f"{path}.{index}")}, ' for index, value in enumerate(node))
+            return f'({items})' if isinstance(node, tuple) else f'[{items}]'
+        return repr(node)
+
+    lines = [f'{key} = {written(value, key)}' for key, value in config._cfg_dict.items()]
+    path.write_text('\n'.join([*sorted(imports), *lines]) + '\n')
+    return len(imports)
+
+
+def test_pure_python_config(data, trained, tmp_path):
+    """Types are classes; all that test.py does with them is done alike."""
+    config, show, out = tmp_path / 'pure.py', tmp_path / 'show', tmp_path / 'out.pkl'
+    assert pure_python(config) > 20
+    small = options(data)
+    small = [part for part in small if not part.startswith('train_dataloader.dataset.pipeline')]
+    flags = ['--work-dir', tmp_path / 'work', '--show-dir', show, '--out', out, '--tta']
+    done = run('test.py', config, trained, *flags, '--genotype', 'ruas_darkface_vgg16', *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert mmcv.imread(show / 'pr_curve.png') is not None
+    assert len(list(show.iterdir())) == TEST + 1
+    assert len(pickle.loads(out.read_bytes())) == TEST
 
 
 def test_testing(data, trained, tmp_path):

@@ -19,7 +19,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from torch.utils.benchmark import Timer
 
-from ruas_mm.apis.tools import run_tool
+from ruas_mm.apis.run_tool import add_debug_argument, run_tool
 
 
 class Complexity(NamedTuple):
@@ -68,6 +68,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--device', default='cpu', help='cpu, cuda:0, … (default: cpu)')
     parser.add_argument('--json', action='store_true', help='print JSON')
+    add_debug_argument(parser)
     args = parser.parse_args()
     if min(args.size) < 1:
         parser.error('--size must be at least 1 pixel on each side')
