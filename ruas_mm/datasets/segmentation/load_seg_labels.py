@@ -13,8 +13,8 @@ _IGNORED = 255
 class LoadSegLabels(LoadAnnotations):
     """``mmseg.LoadAnnotations`` that refuses what is no label map of its image.
 
-    Wrong sizes, colours and unknown ids else end in obscure errors on the GPU, or in none at all. Every sample of a data
-    set must have its label map. An image that comes from no data set, as the inference interfaces of mmseg pass it
+    Wrong sizes, colours and unknown ids else end in obscure errors on the GPU, or in none at all. Every sample of a
+    data set must have its label map. An image that comes from no data set, as the inference interfaces of mmseg pass it
     (a dict with the image or its path alone), passes without labels.
 
     Args:
