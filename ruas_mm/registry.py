@@ -114,7 +114,12 @@ def load_component(name: str, module: str) -> Any:
 
 
 class Registry(root.Registry):
-    """An mmengine registry that imports a component of ``COMPONENTS`` when it is first asked for."""
+    """An mmengine registry that imports a component of ``COMPONENTS`` when it is first asked for.
+
+    Names without a scope that neither this package nor mmengine knows are looked up in the default scope of the run.
+    mmengine marks every dict that is inherited from a config of this package (``_base_ = 'ruas_mm::…'``) with the scope
+    ``ruas_mm``; a host or a user who puts another type into such a dict means one of the host's.
+    """
 
     def get(self, key: str) -> Any:
         """Return the component registered as ``key``, importing it first if need be; see ``mmengine.Registry.get``."""
@@ -122,7 +127,17 @@ class Registry(root.Registry):
         module = COMPONENTS.get(self.name, {}).get(name)
         if module and scope in (None, self.scope) and name not in self._module_dict:
             self.register_module(name=name, module=load_component(name, module))
-        return super().get(key)
+        found = super().get(key)
+        if found is None and scope is None:
+            host = _host_scope(self.scope)
+            found = super().get(f'{host}.{name}') if host else None
+        return found
+
+
+def _host_scope(own: str) -> str | None:
+    """Return the innermost default scope that is not ``own``."""
+    scopes = [instance.scope_name for instance in root.DefaultScope._instance_dict.values()]
+    return next((scope for scope in reversed(scopes) if scope != own), None)
 
 
 def _child(parent: root.Registry) -> Registry:

@@ -93,11 +93,13 @@ train_pipeline = [
     dict(type='mmdet.RandomFlip', prob=0.5),
     dict(type='mmdet.PackDetInputs'),
 ]
+# For metrics that read the original labels, such as mmdet's CocoMetric: instances.
+meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'instances')
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmdet.Resize', scale=(input_size, input_size), keep_ratio=False),
     dict(type='mmdet.LoadAnnotations', with_bbox=True),  # after Resize: metrics want the original pixels
-    dict(type='mmdet.PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(type='mmdet.PackDetInputs', meta_keys=meta_keys),
 ]
 dataset = dict(
     type='mmdet.VOCDataset',

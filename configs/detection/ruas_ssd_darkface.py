@@ -95,11 +95,13 @@ train_pipeline = [
     dict(type='mmdet.RandomFlip', prob=0.5),
     dict(type='mmdet.PackDetInputs'),
 ]
+# For metrics that read the original labels, such as mmdet's CocoMetric: instances.
+meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'instances')
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmdet.Resize', scale=test_scale, keep_ratio=True),
     dict(type='mmdet.LoadAnnotations', with_bbox=True),  # after Resize: metrics want the original pixels
-    dict(type='mmdet.PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(type='mmdet.PackDetInputs', meta_keys=meta_keys),
 ]
 
 train_dataloader = dict(
@@ -163,20 +165,7 @@ tta_pipeline = [
             [dict(type='mmdet.Resize', scale=test_scale, keep_ratio=True)],
             [dict(type='mmdet.RandomFlip', prob=0.0), dict(type='mmdet.RandomFlip', prob=1.0)],
             [dict(type='mmdet.LoadAnnotations', with_bbox=True)],
-            [
-                dict(
-                    type='mmdet.PackDetInputs',
-                    meta_keys=(
-                        'img_id',
-                        'img_path',
-                        'ori_shape',
-                        'img_shape',
-                        'scale_factor',
-                        'flip',
-                        'flip_direction',
-                    ),
-                )
-            ],
+            [dict(type='mmdet.PackDetInputs', meta_keys=(*meta_keys, 'flip', 'flip_direction'))],
         ],
     ),
 ]

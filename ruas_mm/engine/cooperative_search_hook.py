@@ -348,10 +348,14 @@ class CooperativeSearchHook(Hook):
         plot_probabilities(self.history.records, path.with_name('probabilities.png'))
         searched = Path(runner.cfg.filename or 'CONFIG.py')
         trained = searched.with_name(searched.name.replace('_search', ''))
-        config = trained if trained.is_file() and trained != searched else 'YOUR_CONFIG.py'
+        option = f'--genotype {shlex.quote(str(path))}'
+        if trained != searched and trained.is_file():
+            advice = f'To train it:\n  python tools/train.py {shlex.quote(str(trained))} {option}'
+        else:
+            advice = f'To train it, give tools/train.py the config of the model without the search, and {option}'
         runner.logger.info(
             f'The search has ended: {self._ended}. It found {path} (architecture.png, probabilities.png beside it). '
-            f'To train it:\n  python tools/train.py {shlex.quote(str(config))} --genotype {shlex.quote(str(path))}'
+            f'{advice}'
         )
 
     # --- Checkpoints ----------------------------------------------------------------------------------------------

@@ -71,6 +71,18 @@ def average_precision(recall: np.ndarray, precision: np.ndarray, points: int | N
     return float(np.append(envelope, 0.0)[reached].mean())
 
 
+def _labels_of(instances: Sequence[dict]) -> tuple[dict, dict]:
+    """Turn the labels of a data set, in the original image's pixels, into what counts and what is ignored."""
+    parts = ([one for one in instances if bool(one.get('ignore_flag')) is ignored] for ignored in (False, True))
+    return tuple(
+        {
+            'bboxes': np.array([one['bbox'] for one in part], dtype=float).reshape(-1, 4),
+            'labels': np.array([one['bbox_label'] for one in part], dtype=int),
+        }
+        for part in parts
+    )
+
+
 _DETECTION = np.dtype(
     [
         ('score', float),
@@ -203,7 +215,8 @@ class DarkFaceMetric(BaseMetric):
         Args:
             data_batch (Any): Not used.
             data_samples (Sequence[dict]): ``DetDataSample.to_dict()`` of each image, with ``pred_instances`` (boxes
-                xyxy, scores, labels), ``gt_instances`` (boxes, labels) and, where there are any, ``ignored_instances``.
+                xyxy, scores, labels), ``gt_instances`` (boxes, labels) and, where there are any, ``ignored_instances``;
+                without ``gt_instances``, as in mmdet's dumps, ``instances`` of the data set.
 
         Raises:
             ValueError: If an image has no ground truth loaded, or a score, box or label that cannot be.
@@ -211,11 +224,14 @@ class DarkFaceMetric(BaseMetric):
         for sample in data_samples:
             image = sample.get('img_path', f'image {sample.get("img_id", len(self.results))}')
             predicted, truth = sample['pred_instances'], sample.get('gt_instances', {})
+            ignored = sample.get('ignored_instances', {})
+            if 'bboxes' not in truth and 'instances' in sample:
+                truth, ignored = _labels_of(sample['instances'])
             if 'bboxes' not in truth:
                 raise ValueError(
-                    f'{image}: DarkFaceMetric expected gt_instances; LoadAnnotations is missing in the pipeline.'
+                    f'{image}: DarkFaceMetric expected gt_instances or instances, found neither; use LoadAnnotations '
+                    "in the test pipeline, or 'instances' in the meta_keys of PackDetInputs."
                 )
-            ignored = sample.get('ignored_instances', {})
             ignored = ignored if 'bboxes' in ignored else {'bboxes': np.zeros((0, 4)), 'labels': np.zeros(0, dtype=int)}
             gt_ignored = np.repeat([False, True], [len(truth['labels']), len(ignored['labels'])])
             result = dict(

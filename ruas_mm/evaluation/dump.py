@@ -1,4 +1,4 @@
-"""Predictions written to a file, without the scene's maps and the ground truth's pixels."""
+"""Predictions written to a file, without the scene's maps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 # Full-size maps: of a scene, of a segmentor's scores, and what the reader of the file has anyway.
-_LEFT_OUT = {'scene', 'feature', 'illumination', 'seg_logits', 'gt', 'gt_img', 'gt_sem_seg', 'input'}
+_LEFT_OUT = {'scene', 'feature', 'illumination', 'seg_logits', 'gt', 'gt_img', 'input'}
 
 
 class DumpPredictions(DumpResults):
@@ -58,7 +58,9 @@ class DumpPredictions(DumpResults):
         """
         kept = [{key: value for key, value in sample.items() if key not in _LEFT_OUT} for sample in predictions]
         for sample in kept:
-            if 'pred_sem_seg' in sample:
-                labels = sample['pred_sem_seg']['data']
-                sample['pred_sem_seg'] = {'data': labels.byte() if labels.max() < 256 else labels}
+            for key in ('pred_sem_seg', 'gt_sem_seg'):  # both, so that metrics can be computed from the file alone
+                if key in sample:
+                    labels = sample[key]['data']
+                    fits = labels.min() >= 0 and labels.max() < 256
+                    sample[key] = {'data': labels.byte() if fits else labels}
         super().process(data_batch, apply_to(kept, torch.is_tensor, torch.clone))

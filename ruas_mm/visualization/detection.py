@@ -66,7 +66,7 @@ class RUASDetVisualizer(DetLocalVisualizer):
             data_sample = data_sample.cpu()
             if 'scene' in data_sample:
                 panels.update(scene_panels(data_sample.scene, image.shape[:2]))
-                canvas = panels['enhanced u^K'] if self.boxes_on == 'enhanced' else image
+                canvas = panels['scene feature'] if self.boxes_on == 'enhanced' else image
             classes, palette = self.dataset_meta.get('classes'), self.dataset_meta.get('palette')
             if draw_pred and 'pred_instances' in data_sample:
                 found = data_sample.pred_instances

@@ -45,7 +45,7 @@ class RUASEnhanceVisualizer(Visualizer):
         sample = BaseDataElement() if data_sample is None else data_sample
         if draw_pred and 'enhanced' in sample:
             panels['enhanced'] = to_picture(sample.enhanced)
-            panels['illumination t^K'] = to_picture(sample.illumination)
+            panels['illumination'] = to_picture(sample.illumination)
         if draw_gt and 'gt' in sample:
             panels['ground truth'] = to_picture(sample.gt / 255)
         hand_out(self, name, side_by_side(panels), show, wait_time, out_file, step)

@@ -34,7 +34,7 @@ def scene_panels(scene: PixelData, shape: tuple[int, int]) -> dict[str, np.ndarr
     Returns:
         dict[str, np.ndarray]: Titles and RGB uint8 pictures of shape (H, W, 3).
     """
-    maps = {'enhanced u^K': scene.feature, 'illumination t^K': scene.illumination}
+    maps = {'scene feature': scene.feature, 'illumination': scene.illumination}
     return {title: mmcv.imresize(to_picture(image), shape[::-1]) for title, image in maps.items()}
 
 

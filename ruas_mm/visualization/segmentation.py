@@ -69,7 +69,7 @@ class RUASSegVisualizer(SegLocalVisualizer):
                 shape = image.shape[:2]
                 panels['input'] = mmcv.imresize(to_picture(data_sample.scene.observation), shape[::-1])
                 panels.update(scene_panels(data_sample.scene, shape))
-            canvas = panels['input'] if self.labels_on == 'input' else panels.get('enhanced u^K', panels['input'])
+            canvas = panels['input'] if self.labels_on == 'input' else panels.get('scene feature', panels['input'])
             if draw_pred and 'pred_sem_seg' in data_sample:
                 panels['prediction'] = self._blend(canvas, data_sample.pred_sem_seg, with_labels)
             if draw_gt and 'gt_sem_seg' in data_sample:

@@ -94,7 +94,25 @@ def test_files_that_cannot_be_read(save, tmp_path):
     with pytest.raises(ValueError, match=r'map.png: expected a label map, but it cannot be read'):
         load(sample(noise))
     with pytest.raises(ValueError, match=r'a.png: has no label map'):
-        load(dict(img_path='a.png'))
+        load(dict(img_path='a.png', sample_idx=0))
+
+
+def test_only_an_image_of_no_data_set_passes_without_labels(tmp_path):
+    image = dict(img_path='a.png', img_shape=(2, 3))
+    assert LoadSegLabels()(dict(image)) == image
+    (tmp_path / 'images').mkdir()
+    Image.fromarray(MAP).convert('RGB').save(tmp_path / 'images' / 'a.png')
+    dataset = DATASETS.build(
+        dict(
+            type='mmseg.BaseSegDataset',
+            img_suffix='.png',
+            metainfo=dict(classes=('road',)),
+            data_prefix=dict(img_path=str(tmp_path / 'images')),
+            pipeline=[dict(type='ruas_mm.LoadSegLabels')],
+        )
+    )
+    with pytest.raises(ValueError, match=r'a.png: has no label map'):
+        dataset[0]
 
 
 def test_number_of_classes_for_data_sets_that_do_not_tell(save):

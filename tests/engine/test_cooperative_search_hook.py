@@ -397,3 +397,22 @@ def test_load_from_starts_a_search_of_its_own(tmp_path):
     fresh.train()
     assert len(trace) == 4
     assert [record['iter'] for record in hook.history.records] == [0, 4]
+
+
+@pytest.mark.parametrize(
+    ('others', 'advice'),
+    [
+        (['mine.py'], 'python tools/train.py {folder}/mine.py --genotype {found}'),
+        ([], 'give tools/train.py the config of the model without the search, and --genotype {found}'),
+    ],
+)
+def test_the_report_names_no_config_that_does_not_exist(tmp_path, monkeypatch, others, advice):
+    for name in others:
+        (tmp_path / name).touch()
+    runner, *_ = search(tmp_path)
+    object.__setattr__(runner.cfg, '_filename', str(tmp_path / 'mine_search.py'))
+    messages = []
+    monkeypatch.setattr(runner.logger, 'info', lambda message, *_, **__: messages.append(str(message)))
+    runner.train()
+    expected = advice.format(folder=tmp_path, found=tmp_path / 'run' / 'genotype.json')
+    assert any(message.endswith(expected) for message in messages)

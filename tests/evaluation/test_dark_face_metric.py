@@ -274,7 +274,10 @@ def test_takes_what_the_model_returns():
         (sample([(0, 0, math.inf, 9, 0.5)], [FACE], img_path='7.png'), '7.png: .* finite boxes'),
         (sample([(*FACE, 0.5)], [FACE], labels=[1], img_path='7.png'), r'7.png: .* labels in 0…0'),
         (sample([], [FACE], gt_labels=[-1], img_id=7), r'image 7: .* gt_labels in 0…0'),
-        (sample([], []) | dict(gt_instances={}, img_path='7.png'), '7.png: .* LoadAnnotations is missing'),
+        (
+            sample([], []) | dict(gt_instances={}, img_path='7.png'),
+            '7.png: .* expected gt_instances or instances, found neither; use LoadAnnotations',
+        ),
     ],
 )
 def test_one_clear_error(broken, message):

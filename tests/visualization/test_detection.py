@@ -14,7 +14,7 @@ from ruas_mm import RUASDetVisualizer
 from ruas_mm.visualization import detection
 
 HEIGHT, WIDTH = 48, 120  # wide enough for the titles
-TITLES = ['input', 'enhanced u^K', 'illumination t^K', 'detections', 'ground truth']
+TITLES = ['input', 'scene feature', 'illumination', 'detections', 'ground truth']
 BOX = torch.tensor([[30.0, 10.0, 90.0, 40.0]])
 
 
@@ -100,11 +100,11 @@ def test_scene_is_resized_to_the_picture(visualizer, titles, tmp_path):
     """Detectors see a resized image; the strip has the size of the picture as it was taken."""
     visualizer.add_datasample('x', image(), sample(size=(24, 30)), out_file=str(tmp_path / 'x.png'))
     (panels,) = titles
-    illumination = panels['illumination t^K']
+    illumination = panels['illumination']
     assert illumination.shape == (HEIGHT, WIDTH, 3)
     assert (np.diff(illumination[:, 0, 0].astype(int)) >= 0).all()  # dark above, bright below, as in the map
     assert illumination[0].max() == 0 and illumination[-1].min() == 255
-    assert (panels['enhanced u^K'] == 153).all()
+    assert (panels['scene feature'] == 153).all()
 
 
 def test_colours_keep_their_order(visualizer, titles, tmp_path):
@@ -113,7 +113,7 @@ def test_colours_keep_their_order(visualizer, titles, tmp_path):
     red.scene.feature = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1).expand(3, HEIGHT, WIDTH)
     file = tmp_path / 'red.png'
     visualizer.add_datasample('x', image(), red, out_file=str(file))
-    assert (titles[0]['enhanced u^K'][5, 5] == (255, 0, 0)).all()
+    assert (titles[0]['scene feature'][5, 5] == (255, 0, 0)).all()
     strip = mmcv.imread(str(file), channel_order='rgb')
     assert (strip[-5, WIDTH + 4 + 60] == (255, 0, 0)).all()
 

@@ -16,7 +16,7 @@ from ruas_mm.registry import VISUALIZERS
 from ruas_mm.visualization import segmentation
 
 HEIGHT, WIDTH = 48, 140  # wide enough for the titles
-TITLES = ['input', 'enhanced u^K', 'illumination t^K', 'prediction', 'ground truth']
+TITLES = ['input', 'scene feature', 'illumination', 'prediction', 'ground truth']
 CLASSES, PALETTE = ('road', 'sky'), [(100, 0, 200), (0, 200, 100)]
 
 
@@ -129,7 +129,7 @@ def test_all_sizes_become_the_picture_s(visualizer, titles, tmp_path):
     visualizer.add_datasample('x', image(), small, out_file=str(tmp_path / 'x.png'), with_labels=False)
     (panels,) = titles
     assert all(panel.shape == (HEIGHT, WIDTH, 3) for panel in panels.values())
-    illumination = panels['illumination t^K'][:, 0, 0]
+    illumination = panels['illumination'][:, 0, 0]
     assert illumination[0] == 0 and illumination[-1] == 255
     assert (panels['prediction'][: HEIGHT // 2] == blend(153, 1)).all()
     assert (panels['prediction'][HEIGHT // 2 :] == blend(153, 0)).all()
@@ -141,7 +141,7 @@ def test_colours_keep_their_order(visualizer, titles, tmp_path):
     red.scene.feature = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1).expand(3, HEIGHT, WIDTH)
     file = tmp_path / 'red.png'
     visualizer.add_datasample('x', image(), red, out_file=str(file))
-    assert (titles[0]['enhanced u^K'][5, 5] == (255, 0, 0)).all()
+    assert (titles[0]['scene feature'][5, 5] == (255, 0, 0)).all()
     strip = mmcv.imread(str(file), channel_order='rgb')
     assert (strip[-5, WIDTH + 4 + 60] == (255, 0, 0)).all()
 

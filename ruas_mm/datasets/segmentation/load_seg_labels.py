@@ -13,7 +13,9 @@ _IGNORED = 255
 class LoadSegLabels(LoadAnnotations):
     """``mmseg.LoadAnnotations`` that refuses what is no label map of its image.
 
-    Wrong sizes, colours and unknown ids else end in obscure errors on the GPU, or in none at all.
+    Wrong sizes, colours and unknown ids else end in obscure errors on the GPU, or in none at all. Every sample of a
+    data set must have its label map. An image that comes from no data set, as the inference interfaces of mmseg pass it
+    (a dict with the image or its path alone), passes without labels.
 
     Args:
         num_classes (int, optional): For data sets that do not tell it, mmseg's own among them: 19 for Dark Zurich and
@@ -32,6 +34,20 @@ class LoadSegLabels(LoadAnnotations):
         # Pillow alone keeps the ids of maps with a palette; others would load its colours.
         super().__init__(reduce_zero_label, backend_args, imdecode_backend='pillow')
         self.num_classes = num_classes
+
+    def transform(self, results: dict) -> dict:
+        """Load the label map of a sample.
+
+        Args:
+            results (dict): The sample.
+
+        Returns:
+            dict: The sample with ``gt_seg_map``; as it was if it has no label map and comes from no data set.
+        """
+        # Data sets of mmengine number their samples.
+        if 'seg_map_path' not in results and 'sample_idx' not in results:
+            return results
+        return super().transform(results)
 
     def _load_seg_map(self, results: dict) -> None:
         """Load ``results['seg_map_path']`` as mmseg does, and check it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from mmdet.models import SSDHead as _SSDHead
@@ -28,20 +29,36 @@ class SearchableSSDHead(SSDHead):
     Args:
         genotype (Genotype | Mapping | str | Path, optional): The derived architecture; None makes it searchable.
         merged (bool): Whether mixed operations add their kernels; see :class:`ruas_mm.search.MixedOp`.
-        **kwargs (Any): Options of ``mmdet.SSDHead``: num_classes, in_channels, anchor_generator, …
+        **kwargs (Any): Options of ``mmdet.SSDHead``: num_classes, in_channels, anchor_generator, … Those of its towers
+            (stacked_convs, use_depthwise, conv_cfg, norm_cfg, act_cfg) are refused: each layer is one slot.
 
     Raises:
-        ValueError: If the genotype does not fit the slots.
+        ValueError: If the genotype does not fit the slots, the levels not the anchor generator, or an option asks for
+            layers that this head does not have.
     """
 
     def __init__(self, genotype: GenotypeLike = None, merged: bool = True, **kwargs: Any) -> None:
+        for option in ('stacked_convs', 'use_depthwise', 'conv_cfg', 'norm_cfg', 'act_cfg'):
+            if kwargs.get(option):
+                raise ValueError(
+                    f'SearchableSSDHead has no {option}={kwargs[option]!r}: each of its layers is one slot, a plain '
+                    'convolution; use ruas_mm.SSDHead for towers and SSD-Lite.'
+                )
         self._genotype, self._merged = genotype, merged  # mmdet's __init__ builds the layers
         super().__init__(**kwargs)
 
     def _init_layers(self) -> None:
+        strides = [max(stride) for stride in self.prior_generator.strides]
+        if len(strides) != len(self.in_channels):
+            raise ValueError(
+                f'SearchableSSDHead must have as many in_channels as anchor_generator has strides, got '
+                f'{len(self.in_channels)} and {len(strides)}.'
+            )
         levels = range(len(self.in_channels))
         names = [f'{kind}_{level + 1}' for kind in ('loc', 'conf') for level in levels]
-        edges = [(f'level {level + 1}', node) for node in ('boxes', 'classes') for level in levels]
+        edges = [
+            (f'level {level + 1}, stride {strides[level]}', node) for node in ('boxes', 'classes') for level in levels
+        ]
         self.slots = SearchSlots('ssd_head', names, HIGH_LEVEL_SPACE, self._genotype, edges)
         self.reg_convs, self.cls_convs = nn.ModuleList(), nn.ModuleList()
         for convs, outputs in ((self.reg_convs, 4), (self.cls_convs, self.cls_out_channels)):
@@ -49,18 +66,26 @@ class SearchableSSDHead(SSDHead):
                 index = len(self.reg_convs) + len(self.cls_convs)
                 convs.append(self.slots.build(index, channels, priors * outputs, merged=self._merged))
 
-    def forward(self, x: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(self, x: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Predict boxes and classes of every anchor.
 
         Args:
-            x (tuple[Tensor, ...]): Levels of shape (N, C, H, W).
+            x (Iterable[Tensor]): Levels of shape (N, C, H, W).
 
         Returns:
             tuple[list[Tensor], list[Tensor]]: Class scores (N, A * (classes + 1), H, W) and box deltas (N, A * 4, H,
             W), one a level.
+
+        Raises:
+            ValueError: If the number of levels is not that of ``in_channels``.
         """
+        x = tuple(x)
         probs = self.slots.probs()
-        levels = len(x)
+        levels = len(self.reg_convs)
+        if len(x) != levels:
+            raise ValueError(
+                f'SearchableSSDHead must be given {levels} levels, one for each of in_channels, got {len(x)}.'
+            )
         bbox_preds = [conv(f, p) for conv, f, p in zip(self.reg_convs, x, probs[:levels], strict=True)]
         cls_scores = [conv(f, p) for conv, f, p in zip(self.cls_convs, x, probs[levels:], strict=True)]
         return cls_scores, bbox_preds

@@ -65,7 +65,10 @@ class SearchableSSDNeck(BaseModule):
             nn.init.constant_(norm.weight, norm.scale)
         self.level_paddings = tuple(level_paddings)
         names = [f'extra_{i + 1}' for i in range(2 * added)]
-        edges = list(itertools.pairwise(['backbone', *names]))
+        # Every second slot ends a level, counted as in the head: those of the backbone come first.
+        first = len(in_channels)
+        nodes = [f'level {first + i // 2 + 1}' if i % 2 else name for i, name in enumerate(names)]
+        edges = list(itertools.pairwise([f'level {first}', *nodes]))
         self.slots = SearchSlots('ssd_neck', names, HIGH_LEVEL_SPACE, genotype, edges)
         self.extra = nn.ModuleList()
         previous = in_channels[-1]

@@ -57,6 +57,14 @@ class SearchableASPP(BaseModule):
         )
         self.act = build_activation_layer(act_cfg)
 
+    def __len__(self) -> int:
+        """Return the number of branches."""
+        return len(self.operations)
+
+    def __getitem__(self, index: int) -> nn.Module:
+        """Return the operation of a branch: a convolution, or a mixed operation in the searchable form."""
+        return self.operations[index]
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """Run the branches.
 
@@ -87,10 +95,12 @@ class SearchableDeepLabHead(DepthwiseSeparableASPPHead):
         c1_in_channels (int): Channels of the first level, which DeepLabV3+ refines its result with; 0 for DeepLabV3,
             which has no decoder.
         c1_channels (int): Channels that the first level is reduced to.
-        **kwargs (Any): Options of mmseg's heads: in_channels, channels, num_classes, norm_cfg, …
+        **kwargs (Any): Options of mmseg's heads: in_channels, channels, num_classes, norm_cfg, … ``dilations`` and
+            ``conv_cfg`` are refused: the genotype says what the branches are.
 
     Raises:
-        ValueError: If the genotype does not fit the slots, or there is no branch.
+        ValueError: If the genotype does not fit the slots, there is no branch, or an option asks for layers that this
+            head does not have.
     """
 
     def __init__(
@@ -105,6 +115,13 @@ class SearchableDeepLabHead(DepthwiseSeparableASPPHead):
     ) -> None:
         if branches < 1:
             raise ValueError(f'SearchableDeepLabHead needs at least one branch, not branches={branches}.')
+        for option in ('dilations', 'conv_cfg'):
+            if kwargs.get(option) is not None:
+                raise ValueError(
+                    f'SearchableDeepLabHead has no {option}={kwargs[option]!r}: its branches are slots; give their '
+                    'number as branches and what they are as genotype.'
+                )
+        kwargs.pop('dilations', None)
         # mmseg's own branches, as small as they can be, give their places to ours.
         super().__init__(c1_in_channels, c1_channels, dilations=(1,) * branches, **kwargs)
         self.aspp_modules = SearchableASPP(

@@ -1,5 +1,6 @@
 """SSD with slots: equal to mmdet's where it should be, the published architecture where METHOD says so."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -393,3 +394,46 @@ def test_why_the_head_is_derived():
         assert 'loss_cls' in str(error)
     else:
         assert len(results) == 2
+
+
+# --- what the parent takes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'option',
+    [
+        dict(stacked_convs=1),
+        dict(use_depthwise=True),
+        dict(conv_cfg=dict(type='Conv2d')),
+        dict(norm_cfg=dict(type='BN')),
+        dict(act_cfg=dict(type='ReLU6')),
+    ],
+)
+def test_options_of_the_parent_are_not_ignored(option):
+    """Those for which our head has no layers are refused by name; their defaults are taken."""
+    ((name, _),) = option.items()
+    with pytest.raises(ValueError, match=f'SearchableSSDHead has no {name}='):
+        SearchableSSDHead(**HEAD, **option)
+    default = inspect.signature(HostHead).parameters[name].default
+    assert SearchableSSDHead(**HEAD, genotype='ssd300_plain', **{name: default})
+
+
+def test_levels_from_a_generator():
+    """As mmdet's head takes them."""
+    head, x = SearchableSSDHead(**HEAD, genotype='ssd300_plain'), levels()
+    for mine, other in zip(head(level for level in x), head(x), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine, other, strict=True))
+    with pytest.raises(ValueError, match='must be given 6 levels, one for each of in_channels, got 2'):
+        head(x[:2])
+    with pytest.raises(ValueError, match='must have as many in_channels as anchor_generator has strides, got 5 and 6'):
+        SearchableSSDHead(**{**HEAD, 'in_channels': HEAD['in_channels'][:5]})
+
+
+def test_edges_name_the_levels_and_their_strides(darkface):
+    """Drawings then say which slot belongs to which level; neck and head count alike."""
+    neck = MODELS.build({**darkface.neck, 'in_channels': (4, 4, 4, 4), 'out_channels': (4,) * 6})
+    head = MODELS.build({**darkface.bbox_head, 'train_cfg': darkface.train_cfg, 'test_cfg': darkface.test_cfg})
+    assert [target for _, target in neck.slots.edges] == ['extra_1', 'level 5', 'extra_3', 'level 6']
+    assert neck.slots.edges[0][0] == 'level 4'
+    sources = [f'level {i + 1}, stride {stride}' for i, stride in enumerate((4, 8, 16, 32, 64, 128))]
+    assert [source for source, _ in head.slots.edges] == sources * 2

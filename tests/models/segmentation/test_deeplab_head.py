@@ -172,3 +172,19 @@ def test_reduction_is_what_makes_the_search_affordable():
         whole = SearchableDeepLabHead(channels=512, reduced_channels=None, **sizes)
     weights = [sum(op.numel() for op in head.aspp_modules.operations.parameters()) / 1e6 for head in (reduced, whole)]
     assert [round(count) for count in weights] == [51, 814]
+
+
+@pytest.mark.parametrize('option', [dict(dilations=(1, 6, 12, 18)), dict(conv_cfg=dict(type='Conv2d'))])
+def test_options_of_the_parent_are_not_ignored(option):
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=f'SearchableDeepLabHead has no {name}='):
+        build(**option)
+    assert build(**{name: None})
+
+
+@pytest.mark.parametrize('genotype', ['deeplab_plain', None])
+def test_branches_are_indexed_as_in_the_host(genotype):
+    head = build(genotype=genotype, reduced_channels=None)
+    assert len(head.aspp_modules) == len(ASPPHead(**OPTIONS).aspp_modules) == 4
+    assert [head.aspp_modules[index].in_channels for index in range(4)] == [12] * 4
+    assert list(head.aspp_modules) == list(head.aspp_modules.operations)
