@@ -33,7 +33,7 @@ setup(
         'ruas_mm.search': ['genotypes/*.json'],
     },
     zip_safe=False,
-    install_requires=['mmengine>=0.10', 'numpy>=1.23', 'torch>=2.0'],
+    install_requires=['mmengine>=0.10', 'numpy>=1.23', 'torch>=2.1'],
     extras_require={
         'detection': DETECTION,
         'segmentation': SEGMENTATION,
