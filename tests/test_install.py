@@ -113,7 +113,7 @@ def test_wheel_is_complete(wheel, folder):
 
 
 def test_extras_are_those_of_the_docs_and_leave_mmcv_alone(wheel):
-    """No extra asks for mmcv, which plain pip cannot build; mmcv-lite, the same package, comes only by its own extra."""
+    """No extra asks for mmcv, which plain pip cannot build; mmcv-lite, the same package, is in one alone."""
     (name,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith('.dist-info/METADATA'))
     metadata = Parser().parsestr(zipfile.ZipFile(wheel).read(name).decode())
     requirements = [Requirement(line) for line in metadata.get_all('Requires-Dist')]
