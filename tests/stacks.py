@@ -151,8 +151,9 @@ def main() -> None:
 
     results = {}
     for name in names:
-        print(f'{name} …', flush=True)
+        print(f'{name} …', end=' ', flush=True)
         results[name] = attempt(everything[name], wheel, not arguments.check_only)
+        print(results[name][0], flush=True)
     print(f'\n{"stack":<14}{"state":<13}what')
     for name, (state, what) in results.items():
         print(f'{name:<14}{state:<13}{what}')
