@@ -1,4 +1,4 @@
-# make setup | demo | demo-segmentation | enhance-demo | search-demo | test | lint
+# make setup | demo | demo-segmentation | enhance-demo | search-demo | test | lint | stacks
 # Each sets up .venv first, and only what is not there yet.
 
 # The first interpreter that runs, is new enough, and for which the pinned versions have wheels.
@@ -24,7 +24,7 @@ SEGMENT_WORK := work_dirs/demo-segmentation
 SEARCH_CONFIG := configs/detection/ruas_ssd_demo_search.py
 SEARCH_WORK := work_dirs/search-demo
 
-.PHONY: setup demo demo-segmentation enhance-demo search-demo test lint
+.PHONY: setup demo demo-segmentation enhance-demo search-demo test lint stacks
 
 setup: $(DONE)/package
 
@@ -63,6 +63,11 @@ test: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The wheel in fresh environments: lowest and newest torch, every Python, the OneDL forks. Downloads several GB; to try some
+# of them only: make stacks STACKS='3.11-lowest 3.12-newest'.
+stacks: $(DONE)/build
+	$(BIN)/python tests/stacks.py $(STACKS)
 
 # One step, one stamp: a step runs again when its requirements, or a step before it, have changed.
 $(DONE)/venv:

@@ -7,12 +7,17 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-# Lower bounds only: which host works is found out by importing it, see ruas_mm/registry.py.
-DETECTION = ['mmcv>=2.0', 'mmdet>=3.0']
-SEGMENTATION = ['mmcv>=2.0', 'mmsegmentation>=1.0']
-ENHANCEMENT = ['lpips>=0.1.4', 'mmcv>=2.0', 'scikit-image>=0.19']  # to train and measure; to enhance none is needed
+# Plain pip installs every extra. What they leave out is in docs/installation.md: mmcv with its operators, which is
+# compiled against the torch that is installed, and mmagic, which declares much that nothing here needs.
+# `import ruas_mm` asserts no version; an extra names what is known to work together.
+TRAINING = ['tensorboard>=2.12']
+HOST = ['numpy<2', 'setuptools<81', *TRAINING]  # numpy 2 breaks mmcv 2.1; mmengine 0.10.7 needs pkg_resources
+ENHANCEMENT = ['mmcv-lite>=2.0', 'scikit-image>=0.19', *TRAINING]  # not in `all`: it would overwrite mmcv
+METRICS = ['lpips>=0.1.4', 'scikit-image>=0.19']  # lpips brings torchvision
+DETECTION = ['mmdet>=3.0', *HOST]
+SEGMENTATION = ['ftfy', 'mmsegmentation>=1.0', 'regex', *HOST]  # mmseg imports ftfy and regex without saying so
 ONNX = ['onnx>=1.14', 'onnxruntime>=1.16', 'onnxscript>=0.5']
-MMAGIC = ['mmagic>=1.0', 'mmcv>=2.0']  # not in `all`: it declares much that nothing here needs, such as mediapipe
+VIDEO = ['av>=12']
 
 setup(
     name='ruas_mm',
@@ -33,13 +38,14 @@ setup(
         'ruas_mm.search': ['genotypes/*.json'],
     },
     zip_safe=False,
-    install_requires=['mmengine>=0.10', 'numpy>=1.23', 'torch>=2.0'],
+    install_requires=['mmengine>=0.10', 'numpy>=1.23', 'pillow>=11', 'torch>=2.1'],
     extras_require={
         'detection': DETECTION,
         'segmentation': SEGMENTATION,
         'enhancement': ENHANCEMENT,
+        'metrics': METRICS,
         'onnx': ONNX,
-        'mmagic': MMAGIC,
-        'all': sorted({*DETECTION, *SEGMENTATION, *ENHANCEMENT, *ONNX}),
+        'video': VIDEO,
+        'all': sorted({*DETECTION, *SEGMENTATION, *METRICS, *ONNX, *VIDEO}),
     },
 )

@@ -92,25 +92,25 @@ def load_component(name: str, module: str) -> Any:
     """Import a component.
 
     Args:
-        name (str): Public name of the component.
+        name (str): Public name of the component with its package, such as ``ruas_mm.SceneModule``.
         module (str): Dotted path of the module that defines it.
 
     Returns:
         Any: The class (or function) itself.
 
     Raises:
-        ImportError: If the host it needs is missing or does not work; the message names the host and the cause.
+        ImportError: If it cannot be imported; the message names the component and the cause, and the host if that is
+            missing or does not work.
     """
     host = _HOSTS.get(module)
-    if host is not None:
-        try:
+    try:
+        if host is not None:
             importlib.import_module(host)
-        except Exception as error:  # a broken host fails in many ways: ImportError, AssertionError on versions, …
-            raise ImportError(
-                f'ruas_mm.{name} needs {host.partition(".")[0]}, which cannot be used here: '
-                f'{type(error).__name__}: {error}'
-            ) from error
-    return getattr(importlib.import_module(module), name)
+            host = None  # that was not it
+        return getattr(importlib.import_module(module), name.rpartition('.')[2])
+    except Exception as error:  # what is broken fails in many ways: ImportError, AssertionError on versions, …
+        what = f'needs {host.partition(".")[0]}, which cannot be used here' if host else 'cannot be imported'
+        raise ImportError(f'{name} {what}: {type(error).__name__}: {error}') from error
 
 
 class Registry(root.Registry):
@@ -126,7 +126,7 @@ class Registry(root.Registry):
         scope, name = self.split_scope_key(key)
         module = COMPONENTS.get(self.name, {}).get(name)
         if module and scope in (None, self.scope) and name not in self._module_dict:
-            self.register_module(name=name, module=load_component(name, module))
+            self.register_module(name=name, module=load_component(f'{self.scope}.{name}', module))
         found = super().get(key)
         if found is None and scope is None:
             host = _host_scope(self.scope)

@@ -2,18 +2,20 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 PIP = [sys.executable, '-m', 'pip']
 OFFLINE = ['--quiet', '--no-index', '--no-deps']
-UNTRACKED = ('.venv', '.git', '.whl', 'build', 'dist', 'data', 'work_dirs')
 CONFIG = 'detection/ruas_ssd_darkface.py'
 READ_CONFIG = """
 import json, sys
@@ -45,7 +47,7 @@ def folder(tmp_path_factory):
     """The folder everything is built in, with a copy of the repository, since builds leave files in their sources."""
     folder = tmp_path_factory.mktemp('install')
     skip = shutil.ignore_patterns(
-        '.*env*', '.git', '__pycache__', '.*_cache', 'work_dirs', 'data', 'build', '*.egg-info'
+        '.*env*', '.git', '.stacks', '__pycache__', '.*_cache', 'work_dirs', 'data', 'build', '*.egg-info'
     )
     shutil.copytree(ROOT, folder / 'source', symlinks=True, ignore=skip)
     return folder
@@ -108,6 +110,26 @@ def test_wheel_is_complete(wheel, folder):
     assert {f'ruas_mm/.mim/configs/{CONFIG}', 'ruas_mm/.mim/model-index.yml'} <= names
     assert expected <= names
     assert all(name.startswith(('ruas_mm/', 'ruas_mm-')) for name in names)
+
+
+def test_extras_are_those_of_the_docs_and_leave_mmcv_alone(wheel):
+    """No extra asks for mmcv, which plain pip cannot build; mmcv-lite, the same package, is in one alone."""
+    (name,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith('.dist-info/METADATA'))
+    metadata = Parser().parsestr(zipfile.ZipFile(wheel).read(name).decode())
+    requirements = [Requirement(line) for line in metadata.get_all('Requires-Dist')]
+    extras = {
+        extra: {item.name for item in requirements if item.marker and item.marker.evaluate({'extra': extra})}
+        for extra in metadata.get_all('Provides-Extra')
+    }
+    table = (ROOT / 'docs/installation.md').read_text().partition('| extra |')[2].partition('\n\n')[0]
+    assert set(re.findall(r'^\| `(\w+)`', table, re.MULTILINE)) == set(extras)
+    assert {extra for extra, names in extras.items() if names & {'mmcv', 'mmcv-lite'}} == {'enhancement'}
+    assert extras['all'] == set().union(*extras.values()) - {'mmcv-lite'}
+    for extra in 'detection', 'segmentation', 'enhancement':  # the configs write their curves to it
+        assert 'tensorboard' in extras[extra]
+    always = {item.name: item.specifier for item in requirements if not item.marker}
+    assert not always['torch'].contains('2.0.1') and always['torch'].contains('2.1.0')
+    assert not any(part.operator in ('<', '<=', '==', '~=') for specifier in always.values() for part in specifier)
 
 
 def test_wheel_from_source_archive_is_the_same(wheel, folder):

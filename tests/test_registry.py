@@ -1,3 +1,4 @@
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -7,17 +8,22 @@ import pytest
 
 from ruas_mm.registry import COMPONENTS, MODELS
 
-BLOCK_MMDET = """
+BREAK = """
 import sys
 from importlib.abc import MetaPathFinder
 
-class Block(MetaPathFinder):
+class Break(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] == 'mmdet':
-            raise ModuleNotFoundError("No module named 'mmdet'", name='mmdet')
+        if name in {modules}:
+            raise {error}
 
-sys.meta_path.insert(0, Block())
+sys.meta_path.insert(0, Break())
 """
+NO_HOST = "import sys; sys.modules.update(dict.fromkeys(['mmdet', 'mmseg', 'mmagic']))"  # None: cannot be imported
+# What torch 2.0 says to a module of ours that needs a newer one.
+OLD_TORCH = BREAK.format(
+    modules=['ruas_mm.modules.folded'], error='AttributeError("module \'torch.backends\' is too old")'
+)
 
 
 def run(code):
@@ -33,17 +39,70 @@ import ruas_mm, ruas_mm.search, ruas_mm.modules
 from mmengine.registry import MODELS
 assert ruas_mm.SceneModule is ruas_mm.modules.SceneModule
 MODELS.build(dict(type='ruas_mm.SceneModule'))
-for ask in lambda: ruas_mm.RUASDetDataPreprocessor, lambda: MODELS.get('ruas_mm.RUASDetDataPreprocessor'):
-    try:
-        ask()
-    except ImportError as error:
-        print(error)
 """
-    expected = 'ruas_mm.RUASDetDataPreprocessor needs mmdet, which cannot be used here: '
-    lines = run(BLOCK_MMDET + code).splitlines()
-    assert len(lines) == 2
-    for line in lines:
-        assert line.startswith(expected) and "No module named 'mmdet'" in line
+    run(NO_HOST + code)
+
+
+ASK = {
+    'attribute': 'import ruas_mm; ruas_mm.{name}',
+    'from import': 'from ruas_mm import {name}',
+    'type in a config': 'import mmengine.registry; mmengine.registry.MODELS.get("ruas_mm.{name}")',
+}
+
+
+@pytest.mark.parametrize('way', ASK)
+@pytest.mark.parametrize(
+    ('broken', 'name', 'reason'),
+    [
+        (NO_HOST, 'RUASDetDataPreprocessor', 'needs mmdet, which cannot be used here: ModuleNotFoundError: '),
+        (OLD_TORCH, 'SceneModule', "cannot be imported: AttributeError: module 'torch.backends' is too old"),
+    ],
+    ids=['missing host', 'old torch'],
+)
+def test_asking_for_what_cannot_be_imported_says_why(way, broken, name, reason):
+    code = f"""
+try:
+    {ASK[way].format(name=name)}
+except {'AttributeError' if way == 'attribute' else 'ImportError'} as error:
+    print(error)
+"""
+    assert run(broken + code).startswith(f'ruas_mm.{name} {reason}')
+
+
+def test_introspection_passes_over_what_cannot_be_imported():
+    code = """
+import inspect, pydoc
+import ruas_mm
+assert not hasattr(ruas_mm, 'RUASDetDataPreprocessor')
+assert hasattr(ruas_mm, 'SceneModule')
+members = dict(inspect.getmembers(ruas_mm))
+assert 'SceneModule' in members and 'RUASDetDataPreprocessor' not in members
+assert 'machine vision in the dark' in pydoc.render_doc(ruas_mm, renderer=pydoc.plaintext)  # what help() prints
+"""
+    run(NO_HOST + code)
+
+
+def test_inferencer_that_cannot_be_imported():
+    code = """
+import inspect
+import ruas_mm.apis
+assert not hasattr(ruas_mm.apis, 'RUASInferencer')
+assert 'RUASInferencer' not in dict(inspect.getmembers(ruas_mm.apis))
+try:
+    from ruas_mm.apis import RUASInferencer
+except ImportError as error:
+    print(error)
+"""
+    no_pillow = BREAK.format(modules=['PIL'], error='ModuleNotFoundError("No module named " + repr(name))')
+    expected = "ruas_mm.apis.RUASInferencer cannot be imported: ModuleNotFoundError: No module named 'PIL'"
+    assert run(no_pillow + code) == expected
+
+
+def test_unknown_names():
+    with pytest.raises(ImportError, match="cannot import name 'NoSuchThing'"):
+        from ruas_mm import NoSuchThing  # noqa: F401
+    with pytest.raises(ModuleNotFoundError, match="No module named 'ruas_mm.no_such_module'"):
+        importlib.import_module('ruas_mm.no_such_module')
 
 
 def test_type_resolves_without_custom_imports():

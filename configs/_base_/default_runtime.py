@@ -12,6 +12,8 @@ vis_backends = [dict(type='mmengine.LocalVisBackend'), dict(type='mmengine.Tenso
 log_processor = dict(type='mmengine.LogProcessor', window_size=50, by_epoch=True)
 
 # --- Rarely changed ------------------------------------------------------------------------------------------------
+# Before a host's own train.py builds the runner, which imports torchvision: see docs/installation.md.
+custom_imports = dict(imports=['ruas_mm'], allow_failed_imports=False)
 default_hooks = dict(
     timer=dict(type='mmengine.IterTimerHook'),
     logger=dict(type='mmengine.LoggerHook', interval=50),

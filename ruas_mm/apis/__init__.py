@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from ruas_mm.utils.lazy_names import LazyNames
 
 __all__ = ['RUASInferencer']
 
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:  # only now: the training tools do not need it
-        from ruas_mm.apis.inferencer import RUASInferencer
-
-        return RUASInferencer
-    raise AttributeError(f"module 'ruas_mm.apis' has no attribute {name!r}")
+__getattr__ = LazyNames(__name__, {'RUASInferencer': 'ruas_mm.apis.inferencer'})  # the training tools do without
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
@@ -10,12 +11,15 @@ from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from types import ModuleType
 
+import mmengine.config
+import mmengine.utils
 from mmengine.config.utils import MODULE2PACKAGE
 
 
 def apply_compatibility() -> None:
     """Cure what is known to break, each cure only where the fault is present.
 
+    * ``_base_ = 'package::…'`` where setuptools has no ``pkg_resources`` (from version 81 on), with mmengine 0.10.7;
     * ``_base_ = 'mmseg::…'`` with a distribution of mmseg that is not called mmsegmentation;
     * ``import torchvision`` (published wheels are CUDA builds) beside a CPU-only torch;
     * loading mmengine checkpoints with torch >= 2.6, safely: see :mod:`ruas_mm.utils.checkpoint`.
@@ -23,6 +27,7 @@ def apply_compatibility() -> None:
     Cheap and safe to call more than once: torch, torchvision and mmengine's runner are not imported for it; the cure
     waits until somebody else imports them.
     """
+    _find_packages_without_pkg_resources()
     _name_mmseg()
     waiting = {}
     for module, cure in _CURES.items():
@@ -32,6 +37,34 @@ def apply_compatibility() -> None:
             waiting[module] = cure
     if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterImport(waiting))
+
+
+def _find_packages_without_pkg_resources() -> None:
+    """Let mmengine find other packages, and so their configs, where there is no pkg_resources to ask."""
+    if find_spec('pkg_resources') is None and 'pkg_resources' in mmengine.utils.is_installed.__code__.co_names:
+        # mmengine.hub takes them from mmengine.utils, later or never.
+        for module in (mmengine.utils, mmengine.utils.package_utils, mmengine.config.config):
+            module.is_installed, module.get_installed_path = _is_installed, _get_installed_path
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        _get_installed_path(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _get_installed_path(package: str) -> str:
+    """Return the folder of a package, given the name of its module or of its distribution (mmsegmentation)."""
+    try:
+        module = (distribution(package).read_text('top_level.txt') or package).split()[0]
+    except PackageNotFoundError:
+        module = package
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise PackageNotFoundError(package)
+    return os.path.dirname(spec.origin)
 
 
 def _name_mmseg() -> None:

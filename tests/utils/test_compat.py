@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib.util import find_spec
 
 from mmengine.config.utils import MODULE2PACKAGE
 
@@ -103,3 +104,41 @@ def test_mmsegmentation_keeps_its_name(monkeypatch):
     monkeypatch.setattr(compat, 'distribution', lambda name: name)
     compat._name_mmseg()
     assert MODULE2PACKAGE['mmseg'] == 'mmsegmentation'
+
+
+INHERIT = """
+from mmengine.config import Config
+for base in sys.argv[1:]:
+    with open('inherits.py', 'w') as file:
+        file.write(f'_base_ = {base!r}')
+    try:
+        print(Config.fromfile('inherits.py').model.data_preprocessor.type)
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+NO_PKG_RESOURCES = "import sys; sys.modules['pkg_resources'] = None; import ruas_mm"  # setuptools 81 and newer
+
+
+def inherit(bases, cwd):
+    command = [sys.executable, '-c', NO_PKG_RESOURCES + INHERIT, *bases]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_configs_of_packages_without_pkg_resources(tmp_path):
+    """By the name of the module (ruas_mm, mmdet) and where the distribution has another name (mmsegmentation)."""
+    bases = {
+        'ruas_mm::detection/ruas_ssd_demo.py': 'ruas_mm.RUASDetDataPreprocessor',
+        'ruas_mm::segmentation/ruas_deeplab_demo.py': 'ruas_mm.RUASSegDataPreprocessor',
+    }
+    for host, config, kind in (
+        ('mmdet', 'retinanet/retinanet_r50_fpn_1x_coco.py', 'DetDataPreprocessor'),
+        ('mmseg', 'deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py', 'SegDataPreProcessor'),
+    ):
+        if find_spec(host):
+            bases[f'{host}::{config}'] = kind
+    assert inherit(bases, tmp_path) == list(bases.values())
+
+
+def test_package_that_is_not_there_without_pkg_resources(tmp_path):
+    (message,) = inherit(['mmaction::tsn/tsn_r50.py'], tmp_path)
+    assert message.startswith('ModuleNotFoundError mmaction2 is not installed')
