@@ -70,11 +70,13 @@ FACES_NOTE = """Faces and other crops: lfw_subset.npy (from Labeled Faces in the
 {photographs}
 No face crop and no photograph is used on both sides. Two crops may still show the same person."""
 
-# As dim as LOL's images: indoors, one light at most, and the noise of a higher gain.
 LOL_FOLDERS = {'train': 'our485', 'test': 'eval15'}
+# Dim as LOL's images: indoors, one light at most, and the noise of a higher gain. The scene module brightens all images
+# about alike and takes out casts of colour: pairs that differ more in either would be over- or underexposed, or lose
+# their colour, however it was trained.
 LOL_LIGHT = dict(
-    exposure=(0.01, 0.08),
-    falloff=(0.0, 0.5),
+    exposure=(0.03, 0.05),
+    falloff=(0.0, 0.3),
     lamps=(0, 1),
     lamp_gain=(0.5, 2.0),
     lamp_radius=(0.2, 0.5),
@@ -170,6 +172,7 @@ def _backdrop(
     height: int,
     rng: np.random.Generator,
     brightness: tuple[float, float] = (0.5, 1.1),
+    tint: tuple[float, float] = (0.85, 1.15),
 ) -> np.ndarray:
     """A random part of one of the photographs, H×W×3, in slightly other colours."""
     name = names[rng.integers(len(names))]
@@ -182,7 +185,7 @@ def _backdrop(
     crop = _resize(photograph[top : top + crop_height, left : left + crop_width], width, height)
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
-    return np.clip(crop * rng.uniform(*brightness) * rng.uniform(0.85, 1.15, 3), 0, 1).astype(np.float32)
+    return np.clip(crop * rng.uniform(*brightness) * rng.uniform(*tint, 3), 0, 1).astype(np.float32)
 
 
 def _paint(
@@ -399,7 +402,7 @@ def make_enhance(out: Path, counts: dict[str, int], size: tuple[int, int], seed:
             high.mkdir()
             for number in range(1, counts[split] + 1):
                 rng = np.random.default_rng([seed, side, number])
-                bright = _backdrop(lit_photographs(split), *size, rng, brightness=(0.9, 1.2))
+                bright = _backdrop(lit_photographs(split), *size, rng, brightness=(0.9, 1.1), tint=(0.97, 1.03))
                 dark, _ = darken(bright, rng, **LOL_LIGHT)
                 _write_png(high / f'{number}.png', bright)
                 _write_png(low / f'{number}.png', dark)
