@@ -17,7 +17,7 @@ METRICS = ['lpips>=0.1.4', 'scikit-image>=0.19']  # lpips brings torchvision
 DETECTION = ['mmdet>=3.0', *HOST]
 SEGMENTATION = ['ftfy', 'mmsegmentation>=1.0', 'regex', *HOST]  # mmseg imports ftfy and regex without saying so
 ONNX = ['onnx>=1.14', 'onnxruntime>=1.16', 'onnxscript>=0.5']
-VIDEO = ['av>=12']
+VIDEO = ['av>=14']
 
 setup(
     name='ruas_mm',
