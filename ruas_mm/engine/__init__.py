@@ -1,5 +1,6 @@
 """The cooperative search inside an ordinary mmengine run."""
 
-from ruas_mm.engine.cooperative_search_hook import CooperativeSearchHook, SearchError
+from ruas_mm.engine.architect import Architect, SearchError
+from ruas_mm.engine.cooperative_search_hook import CooperativeSearchHook
 
-__all__ = ['CooperativeSearchHook', 'SearchError']
+__all__ = ['Architect', 'CooperativeSearchHook', 'SearchError']
