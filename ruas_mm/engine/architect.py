@@ -15,6 +15,9 @@ from ruas_mm.engine.objective import objective, undisturbed
 from ruas_mm.engine.validation_stream import ValidationStream
 from ruas_mm.search import Phase, architecture_gradient, searchable_slots
 
+# How far Adam can move a parameter in a search with lr='auto'; two of them can then be 10 apart.
+_TRAVEL = 5.0
+
 
 class SearchError(RuntimeError):
     """The search cannot continue."""
@@ -29,12 +32,18 @@ class Architect:
     Args:
         model (BaseModel): The model, unwrapped, with searchable slots inside.
         stream (ValidationStream): The batches that the architecture is trained on.
-        optimizer (dict): Config of the optimizer of the architecture parameters.
+        optimizer (dict): Config of the optimizer of the architecture parameters. ``lr='auto'`` is 5 divided by the
+            planned steps of the parameters' phase, so that Adam, which moves a parameter by about ``lr`` per step at
+            most, can reach a decision.
+        steps (dict[Phase, int]): Planned architecture steps of each phase. Defaults to none, which ``lr='auto'`` does
+            not allow.
         order (int): 2, or 1 for the first-order approximation. Defaults to 2.
         beta (float): Weight of the task's validation loss in the gradient of a scene phase, at least 0 (Eq. 7). It is
             not computed at 0. Defaults to 0.
         virtual_lr (float, optional): Step size of the virtual step. Defaults to the largest current learning rate
             among the weights of the phase.
+        temperature (tuple[float, float]): Temperature of the softmax at the first and the last step of a phase, above
+            0; geometric in between. Defaults to 1 throughout.
 
     Attributes:
         slots (dict[Phase, list[SearchSlots]]): The searchable slots of each phase.
@@ -47,11 +56,14 @@ class Architect:
         stream: ValidationStream,
         optimizer: dict,
         *,
+        steps: dict[Phase, int] | None = None,
         order: int = 2,
         beta: float = 0.0,
         virtual_lr: float | None = None,
+        temperature: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         self.model = model
+        self.temperature = temperature
         self.stream = stream
         self.order = order
         self.beta = beta
@@ -60,8 +72,31 @@ class Architect:
         self._in_scene = {id(part) for part in (*scene.modules(), *scene.parameters())}
         self.slots = self._by_phase(searchable_slots(model))
         self.weights = self._by_phase([p for p in model.parameters() if p.requires_grad])
-        self.optimizer = OPTIMIZERS.build({**optimizer, 'params': self.alphas(Phase.JOINT)})
+        self.optimizer = OPTIMIZERS.build(self._optimizer_config(optimizer, steps or {}))
         self.schedulers: list[Any] = []
+
+    def _optimizer_config(self, config: dict, steps: dict[Phase, int]) -> dict[str, Any]:
+        if config.get('lr') != 'auto':
+            return {**config, 'params': self.alphas(Phase.JOINT)}
+        groups = [
+            {'params': self.alphas(phase), 'lr': _TRAVEL / count}
+            for phase, count in steps.items()
+            if count and self.alphas(phase)
+        ]
+        if not groups:
+            raise ValueError("lr='auto' needs at least one planned architecture step, but there is none.")
+        return {**config, 'params': groups, 'lr': max(group['lr'] for group in groups)}
+
+    def set_progress(self, phase: Phase, progress: float) -> None:
+        """Set the temperature of a phase's slots.
+
+        Args:
+            phase (Phase): The phase.
+            progress (float): How far its architecture steps have come, from 0 to 1.
+        """
+        first, last = self.temperature
+        for slots in self.slots[phase]:
+            slots.temperature = first * (last / first) ** progress
 
     def _by_phase(self, parts: Sequence[Any]) -> dict[Phase, list[Any]]:
         return {

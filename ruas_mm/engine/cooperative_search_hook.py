@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -54,11 +55,15 @@ class CooperativeSearchHook(Hook):
         beta (float): Weight of the task's validation loss in SM's architecture gradient, at least 0 (Eq. 7).
         scene_iters (int): SM iterations a round, at least 1.
         task_iters (int): TM iterations a round, at least 1.
-        warmup (int): Iterations of a phase that train weights alone, before its first architecture step.
+        warmup (int | float): Iterations of a phase that train weights alone, before its first architecture step: their
+            number, or as a float below 1 their share of the phase's iterations.
         virtual_lr (float, optional): Step size xi of the virtual step; by default the largest current learning rate
             among the weights of the phase.
         optimizer (dict, optional): Config of the architecture's optimizer; by default the paper's Adam with lr 3e-4,
-            betas (0.5, 0.999) and weight decay 5e-4 (the paper's for detection and segmentation).
+            betas (0.5, 0.999) and weight decay 5e-4 (the paper's for detection and segmentation). ``lr='auto'`` is 5
+            divided by the number of architecture steps of the phase.
+        temperature (tuple[float, float]): Temperature of the softmax at the first and the last architecture step of a
+            phase, geometric in between. Records and the genotype's probabilities are those at temperature 1.
         param_scheduler (dict | Sequence[dict], optional): Its schedule, as mmengine's ``param_scheduler``.
         interval (int): Rounds from one record of the architecture to the next.
         patience (int, optional): Ends the search before the loop's end: the genotype unchanged and the architecture
@@ -82,9 +87,10 @@ class CooperativeSearchHook(Hook):
         beta: float = 1.0,
         scene_iters: int = 10,
         task_iters: int = 10,
-        warmup: int = 0,
+        warmup: int | float = 0,
         virtual_lr: float | None = None,
         optimizer: dict | None = None,
+        temperature: tuple[float, float] = (1.0, 1.0),
         param_scheduler: dict | Sequence[dict] | None = None,
         interval: int = 5,
         patience: int | None = None,
@@ -106,12 +112,19 @@ class CooperativeSearchHook(Hook):
         ):
             if value < minimum:
                 raise ValueError(f'CooperativeSearchHook needs {option} >= {minimum}, not {value}.')
+        if isinstance(warmup, float) and warmup >= 1:
+            raise ValueError(
+                f'CooperativeSearchHook needs warmup as a number of iterations or a share below 1, not {warmup}.'
+            )
+        if len(temperature) != 2 or min(temperature) <= 0:
+            raise ValueError(f'CooperativeSearchHook needs two temperatures above 0, not {temperature!r}.')
         self.interval = interval
         self.schedule = PhaseSchedule(strategy, scene_iters, task_iters, warmup, patience, tolerance)
         self._val_dataloader = val_dataloader
         self._optimizer_cfg = optimizer or dict(type='Adam', lr=3e-4, betas=(0.5, 0.999), weight_decay=5e-4)
         self._scheduler_cfg = [param_scheduler] if isinstance(param_scheduler, dict) else list(param_scheduler or ())
         self._gradient = dict(order=order, beta=beta if strategy == 'cooperative' else 0.0, virtual_lr=virtual_lr)
+        self._temperature = temperature
         self._origin = dict(strategy=strategy, order=order, beta=beta)
         self._loaded: dict[str, Any] | None = None
         self._random_states: list[dict[str, Any]] | None = None
@@ -123,9 +136,14 @@ class CooperativeSearchHook(Hook):
         self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._check(runner)
         loop = runner.train_loop
-        self.architect = Architect(self.model, self._build_stream(runner), self._optimizer_cfg, **self._gradient)
+        self.schedule.start(getattr(self.model, 'scene_module', None) is not None, loop.max_iters)
+        steps = {phase: self.schedule.planned_steps(phase) for phase in (Phase.SCENE, Phase.TASK, Phase.JOINT)}
+        stream = self._build_stream(runner)
+        self.architect = Architect(
+            self.model, stream, self._optimizer_cfg, steps=steps, temperature=self._temperature, **self._gradient
+        )
         self.architect.build_schedulers(self._scheduler_cfg, len(loop.dataloader), loop.max_epochs, loop.max_iters)
-        self.schedule.start(getattr(self.model, 'scene_module', None) is not None, runner.max_iters)
+        self._warn_if_undecidable(runner, steps)
         self.report = SearchReport(self.model, self.architect.slots[Phase.JOINT], self._origin)
         if runner.iter:
             self._resume(runner)
@@ -142,6 +160,8 @@ class CooperativeSearchHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Take the architecture step of the iteration's phase, and set the phase for the weight step."""
         phase = self.schedule.phase(runner.iter)
+        for searched in (Phase.JOINT,) if phase is Phase.JOINT else (Phase.SCENE, Phase.TASK):
+            self.architect.set_progress(searched, self.schedule.progress(searched))
         if self.architect.slots[phase] and self.schedule.searches(phase):
             self.schedule.begin_search(phase, runner.iter)
             with self._saved_on_failure(runner):
@@ -248,6 +268,22 @@ class CooperativeSearchHook(Hook):
                 f'With several processes the strategy {strategy!r} needs find_unused_parameters=True in the '
                 'config: each phase trains a part of the model.'
             )
+
+    def _warn_if_undecidable(self, runner: Runner, steps: dict[Phase, int]) -> None:
+        """Say so if Adam, which moves a parameter by at most its rate per step, cannot reach a decision."""
+        if not isinstance(self.architect.optimizer, torch.optim.Adam):
+            return
+        rates = {id(p): group['lr'] for group in self.architect.optimizer.param_groups for p in group['params']}
+        for phase, count in steps.items():
+            for slots in self.architect.slots[phase] if count else ():
+                # The two parameters of a pair move apart at twice the rate.
+                margin, needed = 2 * count * rates[id(slots.alphas)], math.log(9 * (len(slots.candidates) - 1))
+                if margin < needed:
+                    runner.logger.warning(
+                        f'{count} architecture steps at a learning rate of {rates[id(slots.alphas)]:.2g} move two '
+                        f'parameters of {slots.prefix} apart by at most {margin:.2f}; a probability of 0.9 among '
+                        f"{len(slots.candidates)} candidates needs {needed:.2f}. Search longer, or set lr='auto'."
+                    )
 
     def _build_stream(self, runner: Runner) -> ValidationStream:
         try:

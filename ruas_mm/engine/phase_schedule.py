@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from typing import Any
 
 from ruas_mm.engine.search_history import SearchHistory
@@ -25,7 +27,8 @@ class PhaseSchedule:
         strategy (str): ``cooperative``, ``independent`` or ``global``.
         scene_iters (int): Iterations of the scene phase per round, at least 1.
         task_iters (int): Iterations of the task phase per round, at least 1.
-        warmup (int): Iterations of each phase that train weights only, before its first architecture step.
+        warmup (int | float): Iterations of each phase that train weights only, before its first architecture step:
+            their number, or as a float below 1 their share of the phase's planned iterations.
         patience (int, optional): Intervals without change after which the search ends; None never ends it early.
         tolerance (float): Largest change of an architecture parameter that counts as none.
 
@@ -39,7 +42,7 @@ class PhaseSchedule:
         strategy: str = 'cooperative',
         scene_iters: int = 10,
         task_iters: int = 10,
-        warmup: int = 0,
+        warmup: int | float = 0,
         patience: int | None = None,
         tolerance: float = 0.01,
     ) -> None:
@@ -55,6 +58,7 @@ class PhaseSchedule:
         self._scene_ended: int | None = None  # iteration at which `independent` began the task phase
         self._has_scene = True
         self._max_iters = 0
+        self._planned: Counter[Phase] = Counter()
 
     @property
     def round_length(self) -> int:
@@ -70,6 +74,21 @@ class PhaseSchedule:
         """
         self._has_scene = has_scene
         self._max_iters = max_iters
+        self._planned = Counter(self.phase(iteration) for iteration in range(max_iters))
+
+    def warmup_iterations(self, phase: Phase) -> int:
+        """Return the number of warm-up iterations of a phase."""
+        share = isinstance(self.warmup, float)
+        return math.ceil(self.warmup * self._planned[phase]) if share else self.warmup
+
+    def planned_steps(self, phase: Phase) -> int:
+        """Return the number of architecture steps of a phase if the run does not end early."""
+        return max(self._planned[phase] - self.warmup_iterations(phase), 0)
+
+    def progress(self, phase: Phase) -> float:
+        """Return how far the architecture steps of a phase have come, from 0 at the first to 1 at the last."""
+        done = self.iterations[phase.value] - self.warmup_iterations(phase)
+        return min(max(done, 0) / max(self.planned_steps(phase) - 1, 1), 1.0)
 
     def phase(self, iteration: int) -> Phase:
         """Return the phase of an iteration, counted from 0."""
@@ -85,7 +104,7 @@ class PhaseSchedule:
 
     def searches(self, phase: Phase) -> bool:
         """Return whether the next iteration of a phase trains the architecture."""
-        return not self.ended and self.iterations[phase.value] >= self.warmup
+        return not self.ended and self.iterations[phase.value] >= self.warmup_iterations(phase)
 
     def begin_search(self, phase: Phase, iteration: int) -> None:
         """Note the iteration of an architecture step; the first one of each phase counts."""

@@ -31,9 +31,15 @@ class SearchSlots(nn.Module):
         edges (Sequence[tuple[str, str]], optional): The nodes that each slot leads from and to, for drawings; parallel
             branches from ``in`` to ``out`` by default.
 
+    Attributes:
+        temperature (float): Divides the architecture parameters before the softmax, above 0; smaller values sharpen
+            the mixture. Defaults to 1; a search may lower it.
+
     Raises:
         ValueError: If the genotype does not fit the slots; the message names the slot.
     """
+
+    temperature = 1.0
 
     def __init__(
         self,
@@ -77,11 +83,13 @@ class SearchSlots(nn.Module):
 
     def probs(self) -> Sequence[Tensor | None]:
         """Return what each slot's operation takes: the softmax of its row, or None in the derived form."""
-        return self.alphas.softmax(dim=-1).unbind() if self.searchable else (None,) * len(self.names)
+        if not self.searchable:
+            return (None,) * len(self.names)
+        return (self.alphas / self.temperature).softmax(dim=-1).unbind()
 
     @torch.no_grad()
     def probabilities(self) -> dict[str, dict[str, float]]:
-        """Return the probability of every candidate by slot and name; empty in the derived form."""
+        """Return the probability of every candidate by slot and name, at temperature 1; empty in the derived form."""
         if not self.searchable:
             return {}
         rows = self.alphas.double().softmax(dim=-1).tolist()

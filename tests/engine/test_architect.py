@@ -93,3 +93,30 @@ def test_state_is_restored():
     for built in (whole, resumed):
         built.step(Phase.JOINT, batches(0.9)[0], groups())
     assert torch.equal(first.task_module.slots.alphas, second.task_module.slots.alphas)
+
+
+def test_automatic_rate_lets_each_phase_travel_equally_far():
+    model = Toy()
+    adam = dict(type='Adam', lr='auto')
+    built = architect(model, 1.0, optimizer=adam, steps={Phase.SCENE: 10, Phase.TASK: 50, Phase.JOINT: 0})
+    rates = {id(p): group['lr'] for group in built.optimizer.param_groups for p in group['params']}
+    assert rates == {
+        id(model.scene_module.slots.alphas): pytest.approx(0.5),
+        id(model.task_module.slots.alphas): pytest.approx(0.1),
+    }
+    with pytest.raises(ValueError, match="lr='auto' needs at least one planned architecture step"):
+        architect(Toy(), 1.0, optimizer=adam)
+
+
+@pytest.mark.parametrize(('progress', 'expected'), [(0, 2.0), (0.5, 1.0), (1, 0.5)])
+def test_temperature_is_geometric(progress, expected):
+    model = Toy()
+    built = architect(model, 1.0, temperature=(2.0, 0.5))
+    built.set_progress(Phase.SCENE, progress)
+    slots = model.scene_module.slots
+    assert slots.temperature == pytest.approx(expected)
+    assert model.task_module.slots.temperature == 1
+    logits = [alpha / expected for alpha in slots.alphas[0].tolist()]
+    assert model.scene_module.p.item() == pytest.approx(1 / (1 + math.exp(logits[1] - logits[0])))
+    reported = slots.probabilities()['scene.a']  # at temperature 1, whatever the mixture uses
+    assert reported['skip'] == pytest.approx(1 / (1 + math.exp(-0.3)))

@@ -175,6 +175,18 @@ def test_the_schedule_is_the_architecture_optimizers(tmp_path):
     assert runner.optim_wrapper.get_lr()['lr'] == [LR]
 
 
+@pytest.mark.parametrize(('lr', 'warned'), [(0.001, True), ('auto', False), (1.0, False)])
+def test_a_rate_too_small_to_decide_is_said(tmp_path, caplog, lr, warned):
+    """Two candidates need a margin of ln 9 = 2.20 for a probability of 0.9; 6 steps at 0.001 reach 0.01."""
+    runner, _, _ = search(tmp_path, optimizer=dict(type='Adam', lr=lr))
+    runner.logger.addHandler(caplog.handler)
+    runner.train()
+    messages = [record.getMessage() for record in caplog.records if 'apart by at most' in record.getMessage()]
+    assert len(messages) == (2 if warned else 0)
+    if warned:
+        assert '6 architecture steps' in messages[0] and 'scene' in messages[0] and '2.20' in messages[0]
+
+
 def test_schedule_by_iterations(tmp_path):
     cosine = dict(type='CosineAnnealingLR', by_epoch=True, eta_min=0.0, convert_to_iter_based=True)
     runner, hook, _ = search(tmp_path, param_scheduler=cosine)
@@ -312,6 +324,8 @@ def test_an_empty_validation_set(tmp_path):
         ({'beta': -1}, ('beta', '-1')),
         ({'scene_iters': 0}, ('scene_iters',)),
         ({'patience': 0}, ('patience',)),
+        ({'warmup': 1.5}, ('warmup', '1.5')),
+        ({'temperature': (1.0, 0.0)}, ('temperatures above 0', '(1.0, 0.0)')),
     ],
 )
 def test_options_that_do_not_exist(options, words):
@@ -347,11 +361,14 @@ def test_a_step_that_is_not_a_number_is_taken_back(tmp_path):
 # --- Resuming ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize('lr', [0.05, 'auto'])
 @pytest.mark.parametrize('strategy', ['cooperative', 'independent', 'global'])
-def test_a_resumed_search_is_the_undisturbed_one(tmp_path, strategy):
+def test_a_resumed_search_is_the_undisturbed_one(tmp_path, strategy, lr):
     options = dict(
         strategy=strategy,
-        optimizer=dict(type='Adam', lr=0.05),
+        optimizer=dict(type='Adam', lr=lr),
+        temperature=(1.0, 1.0) if lr != 'auto' else (1.0, 0.1),
+        warmup=0 if lr != 'auto' else 0.3,
         param_scheduler=dict(type='MultiStepLR', milestones=[2], by_epoch=True),
         scene_iters=3,  # rounds of five do not fit epochs of four
         interval=1,

@@ -49,3 +49,23 @@ def test_state_is_restored():
     assert second.state_dict() == first.state_dict()
     with pytest.raises(ValueError, match="'independent'.*'global'"):
         PhaseSchedule('global').load_state_dict(first.state_dict())
+
+
+@pytest.mark.parametrize(('warmup', 'scene', 'task'), [(0, 4, 6), (1, 3, 5), (0.3, 2, 4), (0.0, 4, 6), (9, 0, 0)])
+def test_planned_steps_of_a_number_or_a_share_of_warmup(warmup, scene, task):
+    """Two rounds of two and three iterations: 4 of the scene phase and 6 of the task phase; a share is rounded up."""
+    schedule = PhaseSchedule('cooperative', scene_iters=2, task_iters=3, warmup=warmup)
+    schedule.start(True, 10)
+    assert [schedule.planned_steps(phase) for phase in (Phase.SCENE, Phase.TASK, Phase.JOINT)] == [scene, task, 0]
+
+
+def test_progress_runs_from_the_first_step_of_a_phase_to_its_last():
+    schedule = PhaseSchedule('cooperative', scene_iters=1, task_iters=1, warmup=1)
+    schedule.start(True, 8)
+    seen = []
+    for iteration in range(8):
+        phase = schedule.phase(iteration)
+        if phase is Phase.TASK:
+            seen.append(schedule.progress(phase))
+        schedule.count(phase)
+    assert seen == [0, 0, 0.5, 1]
