@@ -30,6 +30,7 @@ class SearchSlots(nn.Module):
         genotype (Genotype | Mapping | str | Path, optional): The derived architecture, by value, file or shipped name.
         edges (Sequence[tuple[str, str]], optional): The nodes that each slot leads from and to, for drawings; parallel
             branches from ``in`` to ``out`` by default.
+        normalise (bool): Whether mixed operations normalise their kernels; see :class:`MixedOp`. Defaults to False.
 
     Attributes:
         temperature (float): Divides the architecture parameters before the softmax, above 0; smaller values sharpen
@@ -48,9 +49,11 @@ class SearchSlots(nn.Module):
         candidates: Sequence[str],
         genotype: GenotypeLike = None,
         edges: Sequence[tuple[str, str]] | None = None,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         self.prefix = prefix
+        self.normalise = normalise
         self.names = tuple(f'{prefix}.{name}' for name in names)
         self.edges = (('in', 'out'),) * len(names) if edges is None else tuple(edges)
         self.candidates = tuple(candidates)
@@ -78,7 +81,7 @@ class SearchSlots(nn.Module):
             nn.Module: A mixed operation, or the chosen one.
         """
         if self.searchable:
-            return MixedOp(self.candidates, in_channels, out_channels, stride, merged)
+            return MixedOp(self.candidates, in_channels, out_channels, stride, merged, self.normalise)
         return build_operation(self.choices[index], in_channels, out_channels, stride)
 
     def probs(self) -> Sequence[Tensor | None]:
