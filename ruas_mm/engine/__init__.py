@@ -1,6 +1,7 @@
 """The cooperative search inside an ordinary mmengine run."""
 
-from ruas_mm.engine.cooperative_search_hook import CooperativeSearchHook, SearchError
+from ruas_mm.engine.architect import Architect, SearchError
+from ruas_mm.engine.cooperative_search_hook import CooperativeSearchHook
 from ruas_mm.engine.loaded_weights_hook import LoadedWeightsHook
 
-__all__ = ['CooperativeSearchHook', 'LoadedWeightsHook', 'SearchError']
+__all__ = ['Architect', 'CooperativeSearchHook', 'LoadedWeightsHook', 'SearchError']

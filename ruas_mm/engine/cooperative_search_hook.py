@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, all_reduce_params, get_rank, get_world_size, master_only
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ruas_mm.engine.objective import objective, set_phase, undisturbed
+from ruas_mm.engine.architect import Architect, SearchError, require_finite
+from ruas_mm.engine.objective import set_phase
+from ruas_mm.engine.phase_schedule import STRATEGIES, PhaseSchedule
 from ruas_mm.engine.random_state import get_random_state, set_random_state
-from ruas_mm.engine.search_history import SearchHistory, entropy
+from ruas_mm.engine.search_report import SearchReport
 from ruas_mm.engine.validation_stream import ValidationStream
-from ruas_mm.search import Phase, architecture_gradient, derive_genotype, searchable_slots
+from ruas_mm.search import Phase, searchable_slots
 
-STRATEGIES = ('cooperative', 'independent', 'global')
 _KEY = 'ruas_search'  # of a checkpoint
-
-
-class SearchError(RuntimeError):
-    """A search cannot go on."""
 
 
 class CooperativeSearchHook(Hook):
     """Searches the architectures of scene and task module while an ordinary runner trains their weights.
+
+    The hook only connects the parts of a search to the run: :class:`PhaseSchedule` says what is searched when,
+    :class:`Architect` takes the architecture's steps, :class:`SearchReport` records and writes the result.
 
     Before each training iteration the architecture takes a step on a validation batch, with the gradient of METHOD §7;
     then the runner trains the weights on its own batch (paper §4.2, Algorithm 1). In a scene phase (SM) both use the
@@ -58,11 +55,15 @@ class CooperativeSearchHook(Hook):
         beta (float): Weight of the task's validation loss in SM's architecture gradient, at least 0 (Eq. 7).
         scene_iters (int): SM iterations a round, at least 1.
         task_iters (int): TM iterations a round, at least 1.
-        warmup (int): Iterations of a phase that train weights alone, before its first architecture step.
+        warmup (int | float): Iterations of a phase that train weights alone, before its first architecture step: their
+            number, or as a float below 1 their share of the phase's iterations.
         virtual_lr (float, optional): Step size xi of the virtual step; by default the largest current learning rate
             among the weights of the phase.
         optimizer (dict, optional): Config of the architecture's optimizer; by default the paper's Adam with lr 3e-4,
-            betas (0.5, 0.999) and weight decay 5e-4 (the paper's for detection and segmentation).
+            betas (0.5, 0.999) and weight decay 5e-4 (the paper's for detection and segmentation). ``lr='auto'`` is 5
+            divided by the number of architecture steps of the phase.
+        temperature (tuple[float, float]): Temperature of the softmax at the first and the last architecture step of a
+            phase, geometric in between. Records and the genotype's probabilities are those at temperature 1.
         param_scheduler (dict | Sequence[dict], optional): Its schedule, as mmengine's ``param_scheduler``.
         interval (int): Rounds from one record of the architecture to the next.
         patience (int, optional): Ends the search before the loop's end: the genotype unchanged and the architecture
@@ -75,6 +76,9 @@ class CooperativeSearchHook(Hook):
         SearchError: In training, if a loss or gradient is not finite.
     """
 
+    # After the hooks that update the run's information; before LoggerHook and CheckpointHook, which show and save it.
+    priority = 'NORMAL'
+
     def __init__(
         self,
         val_dataloader: dict,
@@ -83,9 +87,10 @@ class CooperativeSearchHook(Hook):
         beta: float = 1.0,
         scene_iters: int = 10,
         task_iters: int = 10,
-        warmup: int = 0,
+        warmup: int | float = 0,
         virtual_lr: float | None = None,
         optimizer: dict | None = None,
+        temperature: tuple[float, float] = (1.0, 1.0),
         param_scheduler: dict | Sequence[dict] | None = None,
         interval: int = 5,
         patience: int | None = None,
@@ -109,269 +114,117 @@ class CooperativeSearchHook(Hook):
         ):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value < math.inf:
                 raise ValueError(f'CooperativeSearchHook needs {option} >= {minimum}, a number, not {value!r}.')
-        self.strategy = strategy
-        self.order = order
-        self.beta = beta
-        self.scene_iters = scene_iters
-        self.task_iters = task_iters
-        self.warmup = warmup
-        self.virtual_lr = virtual_lr
+        if isinstance(warmup, float) and warmup >= 1:
+            raise ValueError(
+                f'CooperativeSearchHook needs warmup as a number of iterations or a share below 1, not {warmup}.'
+            )
+        if len(temperature) != 2 or min(temperature) <= 0:
+            raise ValueError(f'CooperativeSearchHook needs two temperatures above 0, not {temperature!r}.')
         self.interval = interval
-        self.patience = patience
-        self.tolerance = tolerance
+        self.schedule = PhaseSchedule(strategy, scene_iters, task_iters, warmup, patience, tolerance)
         self._val_dataloader = val_dataloader
         self._optimizer_cfg = optimizer or dict(type='Adam', lr=3e-4, betas=(0.5, 0.999), weight_decay=5e-4)
         self._scheduler_cfg = [param_scheduler] if isinstance(param_scheduler, dict) else list(param_scheduler or ())
+        self._gradient = dict(order=order, beta=beta if strategy == 'cooperative' else 0.0, virtual_lr=virtual_lr)
+        self._temperature = temperature
+        self._origin = dict(strategy=strategy, order=order, beta=beta)
         self._loaded: dict[str, Any] | None = None
         self._random_states: list[dict[str, Any]] | None = None
-        self.history = SearchHistory()
-        self._iterations = {phase.value: 0 for phase in Phase}  # of each phase so far
-        self._searched_since: dict[str, int] = {}  # phase -> iteration of its first architecture step
-        self._scene_ended: int | None = None  # iteration at which the independent strategy went over to TM
-        self._ended: str | None = None  # why there are no more architecture steps
 
-    # --- The run: set up, iterate, finish -------------------------------------------------------------------------
+    # --- The run --------------------------------------------------------------------------------------------------
 
     def before_train(self, runner: Runner) -> None:
-        """Check the model, build stream, optimizer and schedule, and take up the state of the run to resume."""
+        """Check the model, build the architect, and restore the state of the run to resume."""
         self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        scene = getattr(self.model, 'scene_module', None)
-        self.slots = searchable_slots(self.model)
-        inside = set() if scene is None else {id(module) for module in scene.modules()}
-        self._alphas = {
-            Phase.SCENE: [slots.alphas for slots in self.slots if id(slots) in inside],
-            Phase.TASK: [slots.alphas for slots in self.slots if id(slots) not in inside],
-            Phase.JOINT: [slots.alphas for slots in self.slots],
-        }
-        of_scene = set() if scene is None else {id(p) for p in scene.parameters()}
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        self._weights = {
-            Phase.SCENE: [p for p in trained if id(p) in of_scene],
-            Phase.TASK: [p for p in trained if id(p) not in of_scene],
-            Phase.JOINT: trained,
-        }
-        self._check(runner, scene)
-        self._has_scene = scene is not None
-        self.optimizer = OPTIMIZERS.build({**self._optimizer_cfg, 'params': self._alphas[Phase.JOINT]})
-        self.schedulers = [self._build_scheduler(runner, cfg) for cfg in self._scheduler_cfg]
-        self.stream = ValidationStream(self._build_loader(runner), runner.seed)
+        self._check(runner)
+        loop = runner.train_loop
+        self.schedule.start(getattr(self.model, 'scene_module', None) is not None, loop.max_iters)
+        steps = {phase: self.schedule.planned_steps(phase) for phase in (Phase.SCENE, Phase.TASK, Phase.JOINT)}
+        stream = self._build_stream(runner)
+        self.architect = Architect(
+            self.model, stream, self._optimizer_cfg, steps=steps, temperature=self._temperature, **self._gradient
+        )
+        self.architect.build_schedulers(self._scheduler_cfg, len(loop.dataloader), loop.max_epochs, loop.max_iters)
+        self._warn_if_undecidable(runner, steps)
+        self.report = SearchReport(self.model, self.architect.slots[Phase.JOINT], self._origin)
         if runner.iter:
             self._resume(runner)
         else:
-            self._record(runner, 0)
-        if self._ended:
-            runner.train_loop.stop_training = True
+            self.report.record(runner, 0, self.schedule.ended)
+        if self.schedule.ended:
+            loop.stop_training = True
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Take training's random numbers up where the last epoch left them, whatever was drawn in between."""
+        """Restore the random number generators of training to where the last epoch left them."""
         if self._random_states is not None:
             set_random_state(self._random_states[get_rank()])
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Choose the phase and take its architecture step."""
-        phase = self._phase(runner)
-        if not self._ended and self._alphas[phase] and self._iterations[phase.value] >= self.warmup:
-            self._architecture_step(runner, phase, data_batch)
-        set_phase(self.model, phase)  # the weight step's
+        """Take the architecture step of the iteration's phase, and set the phase for the weight step."""
+        phase = self.schedule.phase(runner.iter)
+        for searched in (Phase.JOINT,) if phase is Phase.JOINT else (Phase.SCENE, Phase.TASK):
+            self.architect.set_progress(searched, self.schedule.progress(searched))
+        if self.architect.slots[phase] and self.schedule.searches(phase):
+            self.schedule.begin_search(phase, runner.iter)
+            with self._saved_on_failure(runner):
+                losses = self.architect.step(phase, data_batch, runner.optim_wrapper.param_groups)
+            for name, value in losses.items():
+                runner.message_hub.update_scalar(f'train/search/val_{name}', value)
+        set_phase(self.model, phase)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Count, record, and see whether the search has settled."""
-        phase = self._phase(runner)
+        """Count the iteration, record the architecture, and end the search if it has settled."""
+        phase, done = self.schedule.phase(runner.iter), runner.iter + 1
         set_phase(self.model, Phase.JOINT)
         loss = (outputs or {}).get('loss')
         if loss is not None:
-            value = torch.as_tensor(loss).detach().float()
-            self._check_finite(runner, [value], f'training loss of the {phase.value} phase')
-        self._iterations[phase.value] += 1
-        for scheduler in self.schedulers:
-            if not scheduler.by_epoch:
-                scheduler.step()
-        if (runner.iter + 1) % (self.interval * (self.scene_iters + self.task_iters)) == 0:
-            self._record(runner, runner.iter + 1)
-            self._stop_if_settled(runner, phase)
+            with self._saved_on_failure(runner):
+                require_finite([torch.as_tensor(loss).detach().float()], f'training loss of the {phase.value} phase')
+        self.schedule.count(phase)
+        self.architect.step_schedulers(by_epoch=False)
+        if done % (self.interval * self.schedule.round_length) == 0:
+            self.report.record(runner, done, self.schedule.ended)
+            remark = self.schedule.check_settled(self.report.history, self.architect.slots, phase, done)
+            if remark:
+                runner.logger.info(remark)
+            if self.schedule.ended:
+                runner.train_loop.stop_training = True
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Step the schedule, and keep every rank's random numbers for the checkpoint and the next epoch."""
-        for scheduler in self.schedulers:
-            if scheduler.by_epoch:
-                scheduler.step()
+        """Advance the schedulers, and keep the random number generators of every rank."""
+        self.architect.step_schedulers(by_epoch=True)
         self._random_states = all_gather_object(get_random_state())
 
     def after_train(self, runner: Runner) -> None:
-        """Write what was found."""
-        self._ended = self._ended or 'the maximum of the training loop was reached'
-        if not self.history.records or self.history.records[-1]['iter'] != runner.iter:
-            self._record(runner, runner.iter)
-        self._report(runner)
+        """Write the result."""
+        self.schedule.ended = self.schedule.ended or 'the maximum of the training loop was reached'
+        records = self.report.history.records
+        if not records or records[-1]['iter'] != runner.iter:
+            self.report.record(runner, runner.iter, self.schedule.ended)
+        self.report.finish(runner, self.schedule.ended)
 
-    # --- Phases ---------------------------------------------------------------------------------------------------
-
-    def _phase(self, runner: Runner) -> Phase:
-        if self.strategy == 'global':
-            return Phase.JOINT
-        if not self._has_scene:
-            return Phase.TASK
-        length = self.scene_iters + self.task_iters
-        if self.strategy == 'independent':
-            end = runner.max_iters * self.scene_iters // length if self._scene_ended is None else self._scene_ended
-            return Phase.SCENE if runner.iter < end else Phase.TASK
-        return Phase.SCENE if runner.iter % length < self.scene_iters else Phase.TASK
-
-    def _stop_if_settled(self, runner: Runner, phase: Phase) -> None:
-        if self._ended or self.patience is None:
-            return
-        # What has to settle: in rounds both modules, otherwise what the phase searches.
-        phases = (Phase.SCENE, Phase.TASK) if self.strategy == 'cooperative' else (phase,)
-        phases = [phase for phase in phases if self._alphas[phase]]
-        if any(phase.value not in self._searched_since for phase in phases):
-            return
-        since = max((self._searched_since[phase.value] for phase in phases), default=0)
-        alphas = {id(alpha) for phase in phases for alpha in self._alphas[phase]}
-        slots = [slot for group in self.slots if id(group.alphas) in alphas for slot in group.names]
-        if not self.history.settled(slots, self.patience, self.tolerance, since):
-            return
-        if self.strategy == 'independent' and phase is Phase.SCENE:
-            self._scene_ended = runner.iter + 1
-            runner.logger.info(f'The architecture of the scene module has settled after {runner.iter + 1} iterations.')
-        else:
-            self._ended = f'the architecture settled after {runner.iter + 1} iterations'
-            runner.train_loop.stop_training = True
-
-    # --- The architecture step ------------------------------------------------------------------------------------
-
-    def _architecture_step(self, runner: Runner, phase: Phase, batch: Any) -> None:
-        """One step of the phase's architecture parameters on the next validation batch."""
-        alphas, weights = self._alphas[phase], self._weights[phase]
-        self._searched_since.setdefault(phase.value, runner.iter)
-        values: dict[str, Tensor] = {}
-        with undisturbed(self.model):
-            validation = next(self.stream)
-            coupled = None
-            if phase is Phase.SCENE and self.strategy == 'cooperative' and self.beta:
-                coupled = objective(self.model, validation, Phase.COUPLED, values)
-            gradients = architecture_gradient(
-                objective(self.model, batch, phase),
-                objective(self.model, validation, phase, values),
-                weights,
-                alphas,
-                virtual_lr=self._virtual_lr(runner, weights),
-                order=self.order,
-                extra_loss=coupled,
-                beta=self.beta,
-                average=_average,
-            )
-        self._check_finite(runner, gradients, f'architecture gradient of the {phase.value} phase')
-        for name, value in values.items():
-            runner.message_hub.update_scalar(f'train/search/val_{name}', value)
-        before = [alpha.detach().clone() for alpha in alphas]
-        for alpha, gradient in zip(alphas, gradients, strict=True):
-            alpha.grad = gradient
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        stepped = [alpha.detach().clone() for alpha in alphas]
-        if not all(alpha.isfinite().all() for alpha in stepped):  # the same on all ranks
-            for alpha, old in zip(alphas, before, strict=True):
-                alpha.data.copy_(old)
-            self._check_finite(runner, stepped, f'architecture of the {phase.value} phase')
-
-    def _virtual_lr(self, runner: Runner, weights: Sequence[Tensor]) -> float:
-        if self.virtual_lr is not None:
-            return self.virtual_lr
-        ids = {id(weight) for weight in weights}
-        groups = runner.optim_wrapper.param_groups
-        return max((g['lr'] for g in groups if any(id(p) in ids for p in g['params'])), default=0.0)
-
-    def _check_finite(self, runner: Runner, values: Sequence[Tensor], what: str) -> None:
-        """Stop all ranks if one has a value that is not finite; the architecture is that of the last good step."""
-        bad = torch.stack([value.isfinite().logical_not().any() for value in values]).any().float()
-        all_reduce(bad, op='max')
-        if bad:
-            path = self._genotype_path(runner)
-            self._save_genotype(runner, runner.iter, f'the {what} was not finite in iteration {runner.iter}')
+    @contextmanager
+    def _saved_on_failure(self, runner: Runner) -> Iterator[None]:
+        """Save the architecture of the last good step if a value inside is not finite."""
+        try:
+            yield
+        except SearchError as error:
+            self.report.save_genotype(runner, runner.iter, f'{error} in iteration {runner.iter}')
             raise SearchError(
-                f'The {what} is not finite in iteration {runner.iter}; the architecture of the last good step is in '
-                f'{path}. A lower learning rate, virtual_lr or clip_grad may help.'
-            )
-
-    # --- What is kept and shown -----------------------------------------------------------------------------------
-
-    def _record(self, runner: Runner, iteration: int) -> None:
-        """Record the architecture, and show it in log and visualizer."""
-        probabilities = self.history.add(iteration, self.slots)
-        scalars = {}
-        lines = []
-        for group in self.slots:
-            entropies = [entropy(probabilities[slot]) for slot in group.names]
-            mean, most = sum(entropies) / len(entropies), math.log(len(group.candidates))
-            scalars[f'search/entropy/{group.prefix}'] = mean
-            choices = []
-            for slot in group.names:
-                for candidate, p in probabilities[slot].items():
-                    scalars[f'search/probability/{slot}/{candidate}'] = p
-                best = max(probabilities[slot], key=probabilities[slot].get)
-                choices.append(f'{slot.rpartition(".")[2]} {best} {probabilities[slot][best]:.3f}')
-            lines.append(f'  {group.prefix} (entropy {mean:.3f} of {most:.3f}): {", ".join(choices)}')
-        runner.logger.info('\n'.join([f'Architecture after {iteration} iterations:', *lines]))
-        runner.visualizer.add_scalars(scalars, step=iteration)
-        self._save_genotype(runner, iteration, self._ended or 'not ended yet')
-
-    @staticmethod
-    def _genotype_path(runner: Runner) -> Path:
-        return Path(runner.work_dir, 'genotype.json')
-
-    @master_only
-    def _save_genotype(self, runner: Runner, iteration: int, ended: str) -> None:
-        origin = {
-            'config': runner.cfg.filename,
-            'strategy': self.strategy,
-            'order': self.order,
-            'beta': self.beta,
-            'seed': runner.seed,
-            'iterations': iteration,
-            'ended': ended,
-        }
-        derive_genotype(self.model, origin).save(self._genotype_path(runner))
-
-    @master_only
-    def _report(self, runner: Runner) -> None:
-        """Write genotype and drawings, and say how to train what was found."""
-        # Here, because matplotlib takes long to import.
-        from ruas_mm.visualization.architecture import draw_architecture
-        from ruas_mm.visualization.probabilities import plot_probabilities
-
-        path = self._genotype_path(runner)
-        self._save_genotype(runner, runner.iter, self._ended)
-        edges = {name: edge for group in self.slots for name, edge in zip(group.names, group.edges, strict=True)}
-        draw_architecture(derive_genotype(self.model), edges, path.with_name('architecture.png'))
-        plot_probabilities(self.history.records, path.with_name('probabilities.png'))
-        searched = Path(runner.cfg.filename or 'CONFIG.py')
-        trained = searched.with_name(searched.name.replace('_search', ''))
-        option = f'--genotype {shlex.quote(str(path))}'
-        if trained != searched and trained.is_file():
-            advice = f'To train it:\n  python tools/train.py {shlex.quote(str(trained))} {option}'
-        else:
-            advice = f'To train it, give tools/train.py the config of the model without the search, and {option}'
-        runner.logger.info(
-            f'The search has ended: {self._ended}. It found {path} (architecture.png, probabilities.png beside it). '
-            f'{advice}'
-        )
+                f'{error} in iteration {runner.iter}; the architecture of the last good step is in '
+                f'{self.report.genotype_path(runner)}. A lower learning rate, virtual_lr or clip_grad may help.'
+            ) from None
 
     # --- Checkpoints ----------------------------------------------------------------------------------------------
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the search to a checkpoint; the architecture parameters are in the model's state."""
         checkpoint[_KEY] = {
-            'strategy': self.strategy,
-            'optimizer': self.optimizer.state_dict(),
-            'schedulers': [scheduler.state_dict() for scheduler in self.schedulers],
-            'stream': self.stream.state_dict(),
-            'records': self.history.records,
-            'iterations': self._iterations,
-            'searched_since': self._searched_since,
-            'scene_ended': self._scene_ended,
-            'ended': self._ended,
+            **self.schedule.state_dict(),
+            **self.architect.state_dict(),
+            'records': self.report.history.records,
             'random_states': self._random_states,
         }
 
@@ -383,18 +236,9 @@ class CooperativeSearchHook(Hook):
 
     def _resume(self, runner: Runner) -> None:
         state, self._loaded = self._loaded, None
-        if state['strategy'] != self.strategy:
-            raise ValueError(
-                f'The checkpoint to resume from is of a search with strategy {state["strategy"]!r}, not '
-                f'{self.strategy!r}.'
-            )
-        self.optimizer.load_state_dict(state['optimizer'])
-        for scheduler, saved in zip(self.schedulers, state['schedulers'], strict=True):
-            scheduler.load_state_dict(saved)
-        self.stream.load_state_dict(state['stream'])
-        self.history.records = state['records']
-        self._iterations, self._searched_since = state['iterations'], state['searched_since']
-        self._scene_ended, self._ended = state['scene_ended'], state['ended']
+        self.schedule.load_state_dict(state)
+        self.architect.load_state_dict(state)
+        self.report.history.records = state['records']
         self._random_states = state['random_states']
         world = get_world_size()
         if self._random_states is not None and len(self._random_states) != world:
@@ -406,43 +250,48 @@ class CooperativeSearchHook(Hook):
 
     # --- Set-up ---------------------------------------------------------------------------------------------------
 
-    def _check(self, runner: Runner, scene: nn.Module | None) -> None:
-        model = type(self.model).__name__
-        if not self.slots:
+    def _check(self, runner: Runner) -> None:
+        model, strategy = type(self.model).__name__, self.schedule.strategy
+        if not searchable_slots(self.model):
             raise ValueError(
                 f'{model} has no searchable slots: build its scene module, neck or head with genotype=None.'
             )
-        if self.strategy == 'global':
+        if strategy == 'global':
             return
         if not hasattr(self.model, 'search_phase'):
             raise ValueError(
-                f'The strategy {self.strategy!r} needs a model with search phases, such as those built on '
+                f'The strategy {strategy!r} needs a model with search phases, such as those built on '
                 f"SceneModelMixin; {model} can be searched with strategy='global'."
             )
-        if scene is not None and self.model.scene_loss is None:
+        if getattr(self.model, 'scene_module', None) is not None and self.model.scene_loss is None:
             raise ValueError(f'The scene phase needs a scene loss, but {model} was built with scene_loss=None.')
         if is_model_wrapper(runner.model) and not getattr(runner.model, 'find_unused_parameters', True):
             raise ValueError(
-                f'With several processes the strategy {self.strategy!r} needs find_unused_parameters=True in the '
+                f'With several processes the strategy {strategy!r} needs find_unused_parameters=True in the '
                 'config: each phase trains a part of the model.'
             )
 
-    def _build_loader(self, runner: Runner) -> DataLoader:
+    def _warn_if_undecidable(self, runner: Runner, steps: dict[Phase, int]) -> None:
+        """Say so if Adam, which moves a parameter by at most its rate per step, cannot reach a decision."""
+        if not isinstance(self.architect.optimizer, torch.optim.Adam):
+            return
+        rates = {id(p): group['lr'] for group in self.architect.optimizer.param_groups for p in group['params']}
+        for phase, count in steps.items():
+            for slots in self.architect.slots[phase] if count else ():
+                # The two parameters of a pair move apart at twice the rate.
+                margin, needed = 2 * count * rates[id(slots.alphas)], math.log(9 * (len(slots.candidates) - 1))
+                if margin < needed:
+                    runner.logger.warning(
+                        f'{count} architecture steps at a learning rate of {rates[id(slots.alphas)]:.2g} move two '
+                        f'parameters of {slots.prefix} apart by at most {margin:.2f}; a probability of 0.9 among '
+                        f"{len(slots.candidates)} candidates needs {needed:.2f}. Search longer, or set lr='auto'."
+                    )
+
+    def _build_stream(self, runner: Runner) -> ValidationStream:
         try:
-            return runner.build_dataloader(self._val_dataloader, seed=runner.seed)
+            loader: DataLoader = runner.build_dataloader(self._val_dataloader, seed=runner.seed)
         except ValueError as error:
             if 'at least one array' in str(error):  # what mmengine says of a data set without images
                 raise ValueError('The validation set of the search is empty: it has no images.') from None
             raise
-
-    def _build_scheduler(self, runner: Runner, cfg: dict) -> Any:
-        loop = runner.train_loop
-        end = loop.max_epochs if cfg.get('by_epoch', True) else loop.max_iters
-        defaults = dict(optimizer=self.optimizer, epoch_length=len(loop.dataloader), end=end)
-        return PARAM_SCHEDULERS.build(cfg, default_args=defaults)
-
-
-def _average(gradients: list[Tensor]) -> list[Tensor]:
-    """Return the means over all processes."""
-    all_reduce_params(gradients, op='mean')
-    return gradients
+        return ValidationStream(loader, runner.seed)

@@ -8,17 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ruas_mm.search import SCENE_SPACE, GenotypeLike, MixedOp, SearchSlots
+from ruas_mm.search import SCENE_SPACE, GenotypeLike, MixedOp, SearchSlots, reset_scales
 from ruas_mm.search.mixed_op import Kernel
 from ruas_mm.search.operations import CandidateConv
 
 
-def cell_slots(prefix: str, genotype: GenotypeLike = None) -> SearchSlots:
+def cell_slots(prefix: str, genotype: GenotypeLike = None, normalise: bool = False) -> SearchSlots:
     """Return the seven slots of a cell, to be shared by all cells that use one architecture.
 
     Args:
         prefix (str): ``scene`` or ``noise_removal``.
         genotype (Genotype | Mapping | str | Path, optional): The derived architecture; None keeps it searchable.
+        normalise (bool): Whether mixed operations normalise their kernels; see :class:`ruas_mm.search.MixedOp`.
 
     Returns:
         SearchSlots: Slots o1 … o7 of METHOD §3.
@@ -32,7 +33,7 @@ def cell_slots(prefix: str, genotype: GenotypeLike = None) -> SearchSlots:
         'remain_3': ('r2', 'r3'),
         'last': ('r3', 'out'),
     }
-    return SearchSlots(prefix, tuple(edges), SCENE_SPACE, genotype, tuple(edges.values()))
+    return SearchSlots(prefix, tuple(edges), SCENE_SPACE, genotype, tuple(edges.values()), normalise)
 
 
 class DistillationCell(nn.Module):
@@ -78,6 +79,7 @@ class DistillationCell(nn.Module):
                 if not convolution.residual:
                     centre = convolution.kernel_size[0] // 2
                     convolution.weight[:, :, centre, centre].diagonal().add_(1)
+        reset_scales(self)
         channels = self.fuse.out_channels
         self.fuse.weight.mul_(0.03)
         self.fuse.weight[:, :channels, 0, 0].diagonal().add_(slope)  # the first node, which the input feeds

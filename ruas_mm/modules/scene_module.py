@@ -58,6 +58,8 @@ class SceneModule(nn.Module):
             writes Eq. 3.
         with_cp (bool): Whether a training keeps only what each stage finds, and runs the stage again when its gradient
             is needed: less memory, more time, the same gradients.
+        normalise (bool): Whether the mixed operations of the searchable form normalise their kernels; see
+            :class:`ruas_mm.search.MixedOp`.
 
     Raises:
         ValueError: If an option has no such value; the message names it.
@@ -75,6 +77,7 @@ class SceneModule(nn.Module):
         source: str = 'feature',
         update: str = 'direct',
         with_cp: bool = False,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         for option, value in (('warm_start', warm_start), ('source', source), ('update', update)):
@@ -97,7 +100,7 @@ class SceneModule(nn.Module):
         self.source = source
         self.update = update
         self.with_cp = with_cp
-        self.slots = cell_slots('scene', genotype)
+        self.slots = cell_slots('scene', genotype, normalise)
         self.cells = nn.ModuleList(DistillationCell(self.slots, channels) for _ in range(stages))
         # A new module already is a mild enhancer: t begins as the guess itself, to first order around the middle of
         # its range. From random weights t would begin as one constant, and short trainings would end near it.

@@ -2,7 +2,7 @@
 
 from ruas_mm.search.bilevel import architecture_gradient
 from ruas_mm.search.genotype import Genotype
-from ruas_mm.search.mixed_op import MixedOp
+from ruas_mm.search.mixed_op import MixedOp, reset_scales
 from ruas_mm.search.operations import HIGH_LEVEL_SPACE, OPERATIONS, SCENE_SPACE, Operation, build_operation
 from ruas_mm.search.phase import Phase
 from ruas_mm.search.slots import GenotypeLike, SearchSlots, derive_genotype, searchable_slots
@@ -20,5 +20,6 @@ __all__ = [
     'architecture_gradient',
     'build_operation',
     'derive_genotype',
+    'reset_scales',
     'searchable_slots',
 ]

@@ -59,6 +59,9 @@ class MixedOp(nn.Module):
         out_channels (int): Channels of the output.
         stride (int): Stride of the slot.
         merged (bool): Whether to add the kernels before the convolution; False runs every candidate by itself.
+        normalise (bool): Whether to bring the kernel of each candidate, the identity included, to unit norm per output
+            channel, times a scale that all candidates share and learn. Otherwise the size of a candidate's weights
+            can make up for its probability, and the architecture parameters decide little. Defaults to False.
 
     Raises:
         ValueError: If a candidate is unknown, or adds its input to an output of another shape.
@@ -71,6 +74,7 @@ class MixedOp(nn.Module):
         out_channels: int,
         stride: int = 1,
         merged: bool = True,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         self.candidates = tuple(candidates)
@@ -89,6 +93,15 @@ class MixedOp(nn.Module):
             dilation = 1 if operation.support <= _DENSE_SUPPORT else operation.dilation
             groups.setdefault(dilation, {}).setdefault(replace(operation, residual=False), []).append(index)
         self._groups = {dilation: list(shapes.values()) for dilation, shapes in groups.items()}
+        self.scale = nn.Parameter(torch.ones(out_channels)) if normalise else None
+        self.reset_scale()
+
+    @torch.no_grad()
+    def reset_scale(self) -> None:
+        """Set the shared scale to the mean norm of the candidates' kernels; call it after initialising those anew."""
+        if self.scale is not None:
+            norms = [_norm(self._whole_kernel(index)) for index in range(len(self.candidates))]
+            self.scale.copy_(torch.stack(norms).mean(dim=0))
 
     def forward(self, x: Tensor, probs: Tensor) -> Tensor:
         """Mix the candidates.
@@ -106,7 +119,9 @@ class MixedOp(nn.Module):
         if self.merged:
             return reduce(torch.add, (kernel.convolve(x, self.stride) for kernel in self.kernels(probs)))
         self._check(probs)
-        return sum(p * operation(x) for p, operation in zip(probs, self.operations, strict=True))
+        if self.scale is None:
+            return sum(p * operation(x) for p, operation in zip(probs, self.operations, strict=True))
+        return sum(p * self._normalised(index).convolve(x, self.stride) for index, p in enumerate(probs))
 
     def kernels(self, probs: Tensor) -> list[Kernel]:
         """Add up the candidates.
@@ -129,17 +144,44 @@ class MixedOp(nn.Module):
         bias = probs[0].new_zeros(self.out_channels)
         identity = []
         for indices in shapes:
-            identity += [probs[index] for index in indices if OPERATIONS[self.candidates[index]].adds_input]
             shape = OPERATIONS[self.candidates[indices[0]]]
-            if shape.kernel:
+            if self.scale is not None:
+                kernels = [self._normalised(index) for index in indices]
+                taps = sum(probs[index] * kernel.weight for index, kernel in zip(indices, kernels, strict=True))
+                bias = bias + sum(probs[index] * kernel.bias for index, kernel in zip(indices, kernels, strict=True))
+            else:
+                identity += [probs[index] for index in indices if OPERATIONS[self.candidates[index]].adds_input]
+                if not shape.kernel:
+                    continue
                 taps = sum(probs[index] * self.operations[index].weight for index in indices)
-                taps = _spread(taps, shape.dilation // dilation)
-                weight = F.pad(weight, [(taps.shape[-1] - weight.shape[-1]) // 2] * 4) + taps
                 bias = bias + sum(probs[index] * self.operations[index].bias for index in indices)
+            taps = _spread(taps, shape.dilation // dilation)
+            weight = F.pad(weight, [(taps.shape[-1] - weight.shape[-1]) // 2] * 4) + taps
         if identity:
             centre = weight.shape[-1] // 2
             weight[:, :, centre, centre].diagonal().add_(sum(identity))
         return Kernel(weight, bias, dilation)
+
+    def _whole_kernel(self, index: int) -> Tensor:
+        """Return the taps of a candidate with the identity, if it adds its input."""
+        operation = self.operations[index]
+        shape = OPERATIONS[self.candidates[index]]
+        if shape.kernel and not shape.residual:
+            return operation.weight
+        if shape.kernel:
+            weight = operation.weight.clone()
+        else:
+            weight = self.scale.new_zeros(self.out_channels, self.in_channels, 1, 1)
+        centre = weight.shape[-1] // 2
+        weight[:, :, centre, centre].diagonal().add_(1)
+        return weight
+
+    def _normalised(self, index: int) -> Kernel:
+        """Return a candidate as a convolution whose kernel has the shared norm."""
+        weight, shape = self._whole_kernel(index), OPERATIONS[self.candidates[index]]
+        weight = weight * (self.scale / _norm(weight)).view(-1, 1, 1, 1)
+        bias = self.operations[index].bias if shape.kernel else self.scale.new_zeros(self.out_channels)
+        return Kernel(weight, bias, shape.dilation)
 
     def _check(self, probs: Tensor) -> None:
         if len(probs) != len(self.candidates):
@@ -147,7 +189,25 @@ class MixedOp(nn.Module):
 
     def extra_repr(self) -> str:
         """Describe the slot in one line."""
-        return f'{self.in_channels}, {self.out_channels}, stride={self.stride}, merged={self.merged}'
+        return f'{self.in_channels}, {self.out_channels}, stride={self.stride}, merged={self.merged}' + (
+            ', normalise=True' if self.scale is not None else ''
+        )
+
+
+def reset_scales(module: nn.Module) -> None:
+    """Call :meth:`MixedOp.reset_scale` of all mixed operations in a module.
+
+    Args:
+        module (nn.Module): Any module whose weights have been initialised.
+    """
+    for part in module.modules():
+        if isinstance(part, MixedOp):
+            part.reset_scale()
+
+
+def _norm(weight: Tensor) -> Tensor:
+    """Return the norm of a kernel per output channel, not below what a division can bear."""
+    return torch.linalg.vector_norm(weight.flatten(1), dim=1).clamp_min(torch.finfo(weight.dtype).eps)
 
 
 def _spread(taps: Tensor, step: int) -> Tensor:

@@ -30,10 +30,17 @@ class SearchSlots(nn.Module):
         genotype (Genotype | Mapping | str | Path, optional): The derived architecture, by value, file or shipped name.
         edges (Sequence[tuple[str, str]], optional): The nodes that each slot leads from and to, for drawings; parallel
             branches from ``in`` to ``out`` by default.
+        normalise (bool): Whether mixed operations normalise their kernels; see :class:`MixedOp`. Defaults to False.
+
+    Attributes:
+        temperature (float): Divides the architecture parameters before the softmax, above 0; smaller values sharpen
+            the mixture. Defaults to 1; a search may lower it.
 
     Raises:
         ValueError: If the genotype does not fit the slots; the message names the slot.
     """
+
+    temperature = 1.0
 
     def __init__(
         self,
@@ -42,9 +49,11 @@ class SearchSlots(nn.Module):
         candidates: Sequence[str],
         genotype: GenotypeLike = None,
         edges: Sequence[tuple[str, str]] | None = None,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         self.prefix = prefix
+        self.normalise = normalise
         self.names = tuple(f'{prefix}.{name}' for name in names)
         self.edges = (('in', 'out'),) * len(names) if edges is None else tuple(edges)
         self.candidates = tuple(candidates)
@@ -72,16 +81,18 @@ class SearchSlots(nn.Module):
             nn.Module: A mixed operation, or the chosen one.
         """
         if self.searchable:
-            return MixedOp(self.candidates, in_channels, out_channels, stride, merged)
+            return MixedOp(self.candidates, in_channels, out_channels, stride, merged, self.normalise)
         return build_operation(self.choices[index], in_channels, out_channels, stride)
 
     def probs(self) -> Sequence[Tensor | None]:
         """Return what each slot's operation takes: the softmax of its row, or None in the derived form."""
-        return self.alphas.softmax(dim=-1).unbind() if self.searchable else (None,) * len(self.names)
+        if not self.searchable:
+            return (None,) * len(self.names)
+        return (self.alphas / self.temperature).softmax(dim=-1).unbind()
 
     @torch.no_grad()
     def probabilities(self) -> dict[str, dict[str, float]]:
-        """Return the probability of every candidate by slot and name; empty in the derived form."""
+        """Return the probability of every candidate by slot and name, at temperature 1; empty in the derived form."""
         if not self.searchable:
             return {}
         rows = self.alphas.double().softmax(dim=-1).tolist()

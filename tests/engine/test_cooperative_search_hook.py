@@ -20,6 +20,11 @@ from ruas_mm.search import Genotype, Phase
 TRAIN = [0.9, -0.4, 1.3, 0.2]
 VAL = [0.7, 1.1, -0.6]
 LR, ALPHA_LR = 0.1, 0.3
+# The format of checkpoints since version 0: changing it keeps older searches from resuming.
+CHECKPOINT_KEYS = {
+    *('strategy', 'optimizer', 'schedulers', 'stream', 'records', 'iterations', 'searched_since', 'scene_ended'),
+    *('ended', 'random_states'),
+}
 
 
 def search(tmp_path, model=None, train=TRAIN, val=VAL, epochs=3, batch_size=1, work_dir='run', **options):
@@ -158,23 +163,35 @@ def test_the_task_module_rests_in_scene_phases_but_for_the_beta_term(tmp_path, b
 def test_architectures_never_require_a_gradient_outside_their_step(tmp_path):
     runner, hook, _ = search(tmp_path)
     runner.train()
-    assert [alphas.requires_grad for alphas in hook._alphas[Phase.JOINT]] == [False, False]
-    assert all(slots.alphas.grad is None for slots in hook.slots)
+    assert [alphas.requires_grad for alphas in hook.architect.alphas(Phase.JOINT)] == [False, False]
+    assert all(slots.alphas.grad is None for slots in hook.architect.slots[Phase.JOINT])
 
 
 def test_the_schedule_is_the_architecture_optimizers(tmp_path):
     steps = dict(type='MultiStepLR', milestones=[1, 2], gamma=0.1, by_epoch=True)
     runner, hook, _ = search(tmp_path, param_scheduler=steps)
     runner.train()
-    assert hook.optimizer.param_groups[0]['lr'] == pytest.approx(ALPHA_LR * 0.01)
+    assert hook.architect.optimizer.param_groups[0]['lr'] == pytest.approx(ALPHA_LR * 0.01)
     assert runner.optim_wrapper.get_lr()['lr'] == [LR]
+
+
+@pytest.mark.parametrize(('lr', 'warned'), [(0.001, True), ('auto', False), (1.0, False)])
+def test_a_rate_too_small_to_decide_is_said(tmp_path, caplog, lr, warned):
+    """Two candidates need a margin of ln 9 = 2.20 for a probability of 0.9; 6 steps at 0.001 reach 0.01."""
+    runner, _, _ = search(tmp_path, optimizer=dict(type='Adam', lr=lr))
+    runner.logger.addHandler(caplog.handler)
+    runner.train()
+    messages = [record.getMessage() for record in caplog.records if 'apart by at most' in record.getMessage()]
+    assert len(messages) == (2 if warned else 0)
+    if warned:
+        assert '6 architecture steps' in messages[0] and 'scene' in messages[0] and '2.20' in messages[0]
 
 
 def test_schedule_by_iterations(tmp_path):
     cosine = dict(type='CosineAnnealingLR', by_epoch=True, eta_min=0.0, convert_to_iter_based=True)
     runner, hook, _ = search(tmp_path, param_scheduler=cosine)
     runner.train()
-    assert hook.optimizer.param_groups[0]['lr'] < 0.05 * ALPHA_LR
+    assert hook.architect.optimizer.param_groups[0]['lr'] < 0.05 * ALPHA_LR
 
 
 def test_what_was_found_is_written_and_shown(tmp_path):
@@ -190,7 +207,7 @@ def test_what_was_found_is_written_and_shown(tmp_path):
     assert genotype.origin['strategy'] == 'cooperative'
     assert (folder / 'architecture.png').stat().st_size > 1000
     assert (folder / 'probabilities.png').stat().st_size > 1000
-    assert [record['iter'] for record in hook.history.records] == [0, 4, 8, 12]
+    assert [record['iter'] for record in hook.report.history.records] == [0, 4, 8, 12]
     lines = [json.loads(line) for line in next(folder.glob('*/vis_data/scalars.json')).read_text().splitlines()]
     recorded = [line for line in lines if 'search/entropy/scene' in line]
     assert [line['step'] for line in recorded] == [0, 4, 8, 12]
@@ -252,7 +269,7 @@ def test_without_a_scene_module_every_iteration_is_the_tasks(tmp_path):
     runner, hook, _ = search(tmp_path, BranchesWithPhases(), epochs=2)
     before = runner.model.task_module.slots.alphas.clone()
     runner.train()
-    assert hook._iterations == {'scene': 0, 'task': 8, 'joint': 0, 'coupled': 0}
+    assert hook.schedule.iterations == {'scene': 0, 'task': 8, 'joint': 0, 'coupled': 0}
     assert not torch.equal(before, runner.model.task_module.slots.alphas)
 
 
@@ -307,6 +324,8 @@ def test_an_empty_validation_set(tmp_path):
         ({'beta': -1}, ('beta', '-1')),
         ({'scene_iters': 0}, ('scene_iters',)),
         ({'patience': 0}, ('patience',)),
+        ({'warmup': 1.5}, ('warmup', '1.5')),
+        ({'temperature': (1.0, 0.0)}, ('temperatures above 0', '(1.0, 0.0)')),
     ],
 )
 def test_options_that_do_not_exist(options, words):
@@ -342,11 +361,14 @@ def test_a_step_that_is_not_a_number_is_taken_back(tmp_path):
 # --- Resuming ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize('lr', [0.05, 'auto'])
 @pytest.mark.parametrize('strategy', ['cooperative', 'independent', 'global'])
-def test_a_resumed_search_is_the_undisturbed_one(tmp_path, strategy):
+def test_a_resumed_search_is_the_undisturbed_one(tmp_path, strategy, lr):
     options = dict(
         strategy=strategy,
-        optimizer=dict(type='Adam', lr=0.05),
+        optimizer=dict(type='Adam', lr=lr),
+        temperature=(1.0, 1.0) if lr != 'auto' else (1.0, 0.1),
+        warmup=0 if lr != 'auto' else 0.3,
         param_scheduler=dict(type='MultiStepLR', milestones=[2], by_epoch=True),
         scene_iters=3,  # rounds of five do not fit epochs of four
         interval=1,
@@ -358,7 +380,7 @@ def test_a_resumed_search_is_the_undisturbed_one(tmp_path, strategy):
     resumed._load_from, resumed._resume = str(tmp_path / 'run' / 'epoch_3.pth'), True
     resumed.train()
     assert trace == expected[12:]  # bit by bit
-    assert again.history.records == hook.history.records
+    assert again.report.history.records == hook.report.history.records
     assert model.seen == whole.model.seen
 
 
@@ -370,6 +392,7 @@ def test_resuming_another_search_or_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'cooperative'.*'global'"):
         other.train()
     checkpoint = torch.load(tmp_path / 'run' / 'epoch_1.pth', weights_only=False)
+    assert set(checkpoint['ruas_search']) == CHECKPOINT_KEYS
     del checkpoint['ruas_search']
     torch.save(checkpoint, tmp_path / 'plain.pth')
     other, _, _ = search(tmp_path, epochs=2, work_dir='third')
@@ -396,7 +419,7 @@ def test_load_from_starts_a_search_of_its_own(tmp_path):
     fresh._load_from = str(tmp_path / 'run' / 'epoch_2.pth')
     fresh.train()
     assert len(trace) == 4
-    assert [record['iter'] for record in hook.history.records] == [0, 4]
+    assert [record['iter'] for record in hook.report.history.records] == [0, 4]
 
 
 @pytest.mark.parametrize(

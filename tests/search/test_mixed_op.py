@@ -202,3 +202,67 @@ def test_errors():
         MixedOp(SCENE_SPACE, 3, 3, merged=False)(torch.zeros(1, 3, 2, 2), torch.ones(6))
     with pytest.raises((ValueError, RuntimeError, IndexError)):
         MixedOp(SCENE_SPACE, 3, 3)(torch.zeros(1, 3, 2, 2), torch.ones(6))
+
+
+# --- Normalised kernels ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('space', 'channels'), [(SCENE_SPACE, (3, 3)), (HIGH_LEVEL_SPACE, (3, 2))])
+def test_normalised_merged_equals_plain(space, channels):
+    torch.manual_seed(0)
+    merged = MixedOp(space, *channels, normalise=True).double()
+    plain = MixedOp(space, *channels, merged=False, normalise=True).double()
+    plain.load_state_dict(merged.state_dict())
+    x = torch.randn(2, channels[0], 20, 23, dtype=torch.float64)
+    probs = torch.randn(len(space), dtype=torch.float64).softmax(0)
+    for ours, expected in zip(results(merged, x, probs), results(plain, x, probs), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+    with CountConvolutions() as counter:
+        merged(x, probs)
+    assert counter.count == len(merged.kernels(probs)) < len(space)
+
+
+def test_the_size_of_a_candidate_s_weights_does_not_matter():
+    torch.manual_seed(0)
+    mixed = MixedOp(HIGH_LEVEL_SPACE, 3, 2, normalise=True).double()
+    x, probs = torch.randn(1, 3, 9, 9, dtype=torch.float64), torch.full((10,), 0.1, dtype=torch.float64)
+    before = mixed(x, probs)
+    with torch.no_grad():
+        mixed.operations[3].weight.mul_(10)
+    torch.testing.assert_close(mixed(x, probs), before, rtol=1e-12, atol=1e-12)
+    ordinary = MixedOp(HIGH_LEVEL_SPACE, 3, 2).double()
+    before = ordinary(x, probs)
+    with torch.no_grad():
+        ordinary.operations[3].weight.mul_(10)
+    assert (ordinary(x, probs) - before).abs().max() > 0.01
+
+
+def test_all_candidates_have_the_shared_norm():
+    """Alone, with probability 1, each candidate is a convolution of that norm per output channel, identity included."""
+    mixed = MixedOp(SCENE_SPACE, 3, 3, normalise=True).double()
+    with torch.no_grad():
+        mixed.scale.copy_(torch.tensor([0.5, 1.0, 2.0]))
+    for row in torch.eye(len(SCENE_SPACE), dtype=torch.float64):
+        (kernel,) = mixed.kernels(row)
+        torch.testing.assert_close(kernel.weight.flatten(1).norm(dim=1), mixed.scale.data)
+
+
+def test_the_scale_starts_at_the_mean_norm_and_learns():
+    mixed = MixedOp(('conv_1x1', 'conv_3x3'), 2, 2, normalise=True)
+    norms = [operation.weight.flatten(1).norm(dim=1) for operation in mixed.operations]
+    torch.testing.assert_close(mixed.scale, (norms[0] + norms[1]) / 2)
+    with torch.no_grad():
+        for operation in mixed.operations:
+            operation.weight.mul_(3)
+    mixed.reset_scale()
+    torch.testing.assert_close(mixed.scale.data, 3 * (norms[0] + norms[1]).detach() / 2)
+    mixed(torch.rand(1, 2, 4, 4), torch.tensor([0.4, 0.6])).sum().backward()
+    assert mixed.scale.grad.abs().min() > 0
+
+
+def test_zero_weights_have_finite_gradients():
+    mixed = MixedOp(('conv_1x1', 'conv_3x3'), 2, 2, normalise=True)
+    with torch.no_grad():
+        mixed.operations[0].weight.zero_()
+    mixed(torch.rand(1, 2, 4, 4), torch.tensor([0.4, 0.6])).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in mixed.parameters())

@@ -8,7 +8,7 @@ from typing import Any
 from mmdet.models import SSDHead as _SSDHead
 from torch import Tensor, nn
 
-from ruas_mm.search import HIGH_LEVEL_SPACE, GenotypeLike, SearchSlots
+from ruas_mm.search import HIGH_LEVEL_SPACE, GenotypeLike, SearchSlots, reset_scales
 
 
 class SSDHead(_SSDHead):
@@ -29,6 +29,7 @@ class SearchableSSDHead(SSDHead):
     Args:
         genotype (Genotype | Mapping | str | Path, optional): The derived architecture; None makes it searchable.
         merged (bool): Whether mixed operations add their kernels; see :class:`ruas_mm.search.MixedOp`.
+        normalise (bool): Whether mixed operations normalise their kernels; see :class:`ruas_mm.search.MixedOp`.
         **kwargs (Any): Options of ``mmdet.SSDHead``: num_classes, in_channels, anchor_generator, … Those of its towers
             (stacked_convs, use_depthwise, conv_cfg, norm_cfg, act_cfg) are refused: each layer is one slot.
 
@@ -37,14 +38,17 @@ class SearchableSSDHead(SSDHead):
             layers that this head does not have.
     """
 
-    def __init__(self, genotype: GenotypeLike = None, merged: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self, genotype: GenotypeLike = None, merged: bool = True, normalise: bool = False, **kwargs: Any
+    ) -> None:
         for option in ('stacked_convs', 'use_depthwise', 'conv_cfg', 'norm_cfg', 'act_cfg'):
             if kwargs.get(option):
                 raise ValueError(
                     f'SearchableSSDHead has no {option}={kwargs[option]!r}: each of its layers is one slot, a plain '
                     'convolution; use ruas_mm.SSDHead for towers and SSD-Lite.'
                 )
-        self._genotype, self._merged = genotype, merged  # mmdet's __init__ builds the layers
+        # Before mmdet's __init__, which builds the layers.
+        self._genotype, self._merged, self._normalise = genotype, merged, normalise
         super().__init__(**kwargs)
 
     def _init_layers(self) -> None:
@@ -59,12 +63,17 @@ class SearchableSSDHead(SSDHead):
         edges = [
             (f'level {level + 1}, stride {strides[level]}', node) for node in ('boxes', 'classes') for level in levels
         ]
-        self.slots = SearchSlots('ssd_head', names, HIGH_LEVEL_SPACE, self._genotype, edges)
+        self.slots = SearchSlots('ssd_head', names, HIGH_LEVEL_SPACE, self._genotype, edges, self._normalise)
         self.reg_convs, self.cls_convs = nn.ModuleList(), nn.ModuleList()
         for convs, outputs in ((self.reg_convs, 4), (self.cls_convs, self.cls_out_channels)):
             for channels, priors in zip(self.in_channels, self.num_base_priors, strict=True):
                 index = len(self.reg_convs) + len(self.cls_convs)
                 convs.append(self.slots.build(index, channels, priors * outputs, merged=self._merged))
+
+    def init_weights(self) -> None:
+        """Initialise the weights, and the scales of normalised mixed operations after them."""
+        super().init_weights()
+        reset_scales(self)
 
     def forward(self, x: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Predict boxes and classes of every anchor.

@@ -9,7 +9,7 @@ from mmdet.models.necks.ssd_neck import L2Norm
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ruas_mm.search import HIGH_LEVEL_SPACE, GenotypeLike, SearchSlots
+from ruas_mm.search import HIGH_LEVEL_SPACE, GenotypeLike, SearchSlots, reset_scales
 
 
 class SearchableSSDNeck(BaseModule):
@@ -28,6 +28,7 @@ class SearchableSSDNeck(BaseModule):
             level: (20,) for SSD, (10, 8, 5) for the DARK FACE layout.
         genotype (Genotype | Mapping | str | Path, optional): The derived architecture; None makes it searchable.
         merged (bool): Whether mixed operations add their kernels; see :class:`ruas_mm.search.MixedOp`.
+        normalise (bool): Whether mixed operations normalise their kernels; see :class:`ruas_mm.search.MixedOp`.
         init_cfg (dict, optional): Initialisation; Xavier by default, as in mmdet.
 
     Raises:
@@ -43,6 +44,7 @@ class SearchableSSDNeck(BaseModule):
         l2_norm_scales: Sequence[float] = (20.0,),
         genotype: GenotypeLike = None,
         merged: bool = True,
+        normalise: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg or dict(type='Xavier', distribution='uniform', layer='Conv2d'))
@@ -69,7 +71,7 @@ class SearchableSSDNeck(BaseModule):
         first = len(in_channels)
         nodes = [f'level {first + i // 2 + 1}' if i % 2 else name for i, name in enumerate(names)]
         edges = list(itertools.pairwise([f'level {first}', *nodes]))
-        self.slots = SearchSlots('ssd_neck', names, HIGH_LEVEL_SPACE, genotype, edges)
+        self.slots = SearchSlots('ssd_neck', names, HIGH_LEVEL_SPACE, genotype, edges, normalise)
         self.extra = nn.ModuleList()
         previous = in_channels[-1]
         for channels, stride in zip(out_channels[len(in_channels) :], level_strides, strict=True):
@@ -77,6 +79,11 @@ class SearchableSSDNeck(BaseModule):
                 self.extra.append(self.slots.build(len(self.extra), c_in, c_out, s, merged))
             previous = channels
         self.relu = nn.ReLU(inplace=True)
+
+    def init_weights(self) -> None:
+        """Initialise the weights, and the scales of normalised mixed operations after them."""
+        super().init_weights()
+        reset_scales(self)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Add the levels.

@@ -11,7 +11,7 @@ from mmseg.models import DepthwiseSeparableASPPHead
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ruas_mm.search import HIGH_LEVEL_SPACE, GenotypeLike, SearchSlots
+from ruas_mm.search import HIGH_LEVEL_SPACE, GenotypeLike, SearchSlots, reset_scales
 
 
 class SearchableASPP(BaseModule):
@@ -27,6 +27,7 @@ class SearchableASPP(BaseModule):
         reduced_channels (int, optional): Channels after a 1x1 convolution before the branches; None leaves it out.
         genotype (Genotype | Mapping | str | Path, optional): The derived architecture; None makes it searchable.
         merged (bool): Whether mixed operations add their kernels; see :class:`ruas_mm.search.MixedOp`.
+        normalise (bool): Whether mixed operations normalise their kernels; see :class:`ruas_mm.search.MixedOp`.
         norm_cfg (dict, optional): Normalisation after each convolution.
         act_cfg (dict): Activation after it.
     """
@@ -39,6 +40,7 @@ class SearchableASPP(BaseModule):
         reduced_channels: int | None,
         genotype: GenotypeLike,
         merged: bool,
+        normalise: bool,
         norm_cfg: dict | None,
         act_cfg: dict,
     ) -> None:
@@ -48,7 +50,9 @@ class SearchableASPP(BaseModule):
             self.reduce = ConvModule(in_channels, reduced_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
             in_channels = reduced_channels
         names = [f'branch_{index + 1}' for index in range(branches)]
-        self.slots = SearchSlots('deeplab_head', names, HIGH_LEVEL_SPACE, genotype, [('backbone', 'fusion')] * branches)
+        self.slots = SearchSlots(
+            'deeplab_head', names, HIGH_LEVEL_SPACE, genotype, [('backbone', 'fusion')] * branches, normalise
+        )
         self.operations = nn.ModuleList(
             self.slots.build(index, in_channels, channels, merged=merged) for index in range(branches)
         )
@@ -64,6 +68,11 @@ class SearchableASPP(BaseModule):
     def __getitem__(self, index: int) -> nn.Module:
         """Return the operation of a branch: a convolution, or a mixed operation in the searchable form."""
         return self.operations[index]
+
+    def init_weights(self) -> None:
+        """Initialise the weights, and the scales of normalised mixed operations after them."""
+        super().init_weights()
+        reset_scales(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Run the branches.
@@ -92,6 +101,7 @@ class SearchableDeepLabHead(DepthwiseSeparableASPPHead):
         reduced_channels (int, optional): Channels that the branches see; None for those of the backbone.
         genotype (Genotype | Mapping | str | Path, optional): The derived architecture; None makes it searchable.
         merged (bool): Whether mixed operations add their kernels; see :class:`ruas_mm.search.MixedOp`.
+        normalise (bool): Whether mixed operations normalise their kernels; see :class:`ruas_mm.search.MixedOp`.
         c1_in_channels (int): Channels of the first level, which DeepLabV3+ refines its result with; 0 for DeepLabV3,
             which has no decoder.
         c1_channels (int): Channels that the first level is reduced to.
@@ -109,6 +119,7 @@ class SearchableDeepLabHead(DepthwiseSeparableASPPHead):
         reduced_channels: int | None = 256,
         genotype: GenotypeLike = None,
         merged: bool = True,
+        normalise: bool = False,
         c1_in_channels: int = 0,
         c1_channels: int = 0,
         **kwargs: Any,
@@ -131,6 +142,7 @@ class SearchableDeepLabHead(DepthwiseSeparableASPPHead):
             reduced_channels,
             genotype,
             merged,
+            normalise,
             self.norm_cfg,
             self.act_cfg,
         )
