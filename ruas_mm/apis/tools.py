@@ -88,7 +88,7 @@ def load_config(args: argparse.Namespace, needs: Sequence[str] = ()) -> Config:
         print(f'Note: {remark}', file=sys.stderr)
     config.merge_from_dict(args.cfg_options)
     for key in ('model', *needs):
-        if not config.get(key):
+        if config.get(key) is None:  # an empty dict stands for all defaults, as in test_cfg = dict()
             raise ValueError(f'Config {args.config} must define {key}.')
     kind = str(config.model.get('type')) if isinstance(config.model, dict) else ''
     if kind.startswith('ruas_mm.'):
