@@ -99,7 +99,7 @@ def data(tmp_path_factory):
 def run(*command, cwd):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=280
+        [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     return done.stdout

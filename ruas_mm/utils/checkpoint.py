@@ -160,12 +160,16 @@ def _load(name: str | os.PathLike[str], path: str, map_location: Any) -> Any:
     """Load a file; errors call it by ``name``."""
     with open_file(path, 'The checkpoint') as file:
         try:
-            return read_checkpoint(file, map_location)
+            content = read_checkpoint(file, map_location)
         except UnreadableError as error:
             raise CheckpointError(f'The checkpoint {name} {error}.') from error
         except Exception as error:  # whatever a damaged file breaks: RuntimeError, EOFError, KeyError, …
             reason = shorten(str(error)).rstrip('.') or type(error).__name__
             raise CheckpointError(f'The checkpoint {name} cannot be loaded: {reason}.') from error
+    if isinstance(content, dict) and isinstance(content.get('meta'), dict):
+        # The config of OpenMMLab 1: mmengine would run it as Python when it resumes, only to read a number of GPUs.
+        content['meta'].pop('config', None)
+    return content
 
 
 def register_loaders() -> None:

@@ -387,7 +387,7 @@ def trained(config):
 def run(tool, config, *arguments):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     command = [sys.executable, str(ROOT / 'tools' / tool), str(config), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=config.parent, timeout=200)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=config.parent)
 
 
 def one_sentence(done, *words):

@@ -195,7 +195,7 @@ def test_signal(number, status, said, tmp_path):
     assert (tmp_path / 'temporary').exists()
     time.sleep(0.3)  # in the middle of an item of both workers
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate()
     assert process.returncode == status
     assert errors == said
     assert not (tmp_path / 'temporary').exists()

@@ -35,7 +35,14 @@ def deeplab_head():
     from ruas_mm.models.segmentation import SearchableDeepLabHead
 
     return SearchableDeepLabHead(
-        branches=2, reduced_channels=None, in_channels=4, channels=4, num_classes=2, in_index=0, normalise=True
+        branches=2,
+        reduced_channels=None,
+        in_channels=4,
+        channels=4,
+        num_classes=2,
+        in_index=0,
+        loss_decode=dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True),
+        normalise=True,
     )
 
 

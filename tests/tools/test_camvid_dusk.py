@@ -9,7 +9,7 @@ DATA = Path(__file__).resolve().parents[3] / 'shared/data/camvid'
 
 
 def run(*args):
-    return subprocess.run([sys.executable, TOOL, *map(str, args)], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, TOOL, *map(str, args)], capture_output=True, text=True)
 
 
 def make(root, *names):

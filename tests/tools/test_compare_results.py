@@ -13,7 +13,7 @@ AP, RECALL = 'darkface/voc_area_ap50', 'darkface/recall'
 
 
 def run(*args):
-    return subprocess.run([sys.executable, TOOL, *map(str, args)], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, TOOL, *map(str, args)], capture_output=True, text=True)
 
 
 def rows(done):

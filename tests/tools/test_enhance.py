@@ -26,9 +26,7 @@ OFFICIAL = ROOT.parent / 'shared' / 'data' / 'official_ruas'
 def run(tool, *arguments, cwd, preexec_fn=None, **environment):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', **environment}
     command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=200, preexec_fn=preexec_fn
-    )
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, preexec_fn=preexec_fn)
 
 
 def one_sentence(done, *words):
@@ -145,7 +143,7 @@ def test_ctrl_c(checkpoint, photos, tmp_path):
             time.sleep(0.05)
         time.sleep(0.5)  # some frames are written
         tool.send_signal(signal.SIGINT)
-        output, _ = tool.communicate(timeout=200)
+        output, _ = tool.communicate()
     finally:
         tool.kill()
         tool.wait()

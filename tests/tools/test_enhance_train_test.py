@@ -48,7 +48,7 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 def run(tool, *arguments, cwd):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     command = [sys.executable, '-c', WITHOUT_HOSTS, str(ROOT / 'tools' / tool), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=200)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
 
 
 def options(data, **more):

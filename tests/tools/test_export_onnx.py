@@ -21,7 +21,7 @@ CONFIG = dict(variant='A', noise_estimator=dict(channels=4))
 def run(*arguments, cwd):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     command = [sys.executable, str(ROOT / 'tools' / 'export_onnx.py'), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=200, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
 
 
 def save(path, **options):

@@ -34,7 +34,7 @@ REMOVAL = {'journal': (1, 3, 3, 1, 3, 3, 3), 'conference': (1, 1, 3, 0, 1, 1, 0)
 def convert(src, dst):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     command = [sys.executable, str(TOOL), str(src), str(dst)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 def official(release):

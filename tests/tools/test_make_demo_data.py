@@ -17,7 +17,7 @@ TOOL = ROOT / 'tools' / 'make_demo_data.py'
 def make(*arguments, cwd=None):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     command = [sys.executable, str(TOOL), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
 
 
 def contents(folder):

@@ -315,7 +315,6 @@ def launch(tmp_path):
             text=True,
             env={'PATH': path, **environment},
             cwd=tmp_path,
-            timeout=60,
         )
 
     return run_launcher

@@ -36,7 +36,6 @@ def test_another_neck_is_searched(tmp_path):
         text=True,
         env={**os.environ, 'PYTHONPATH': f'.{os.pathsep}{ROOT}', 'OMP_NUM_THREADS': '1'},
         cwd=tmp_path,
-        timeout=200,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = Genotype.load(tmp_path / 'work' / 'genotype.json')

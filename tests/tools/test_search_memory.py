@@ -23,7 +23,6 @@ def test_memory_of_a_small_search(name, tmp_path):
         text=True,
         env={**os.environ, 'PYTHONPATH': str(ROOT)},
         cwd=tmp_path,
-        timeout=200,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     figures = [float(figure) for figure in re.findall(r'│ +(\d+\.\d+) │', done.stdout)]

@@ -8,7 +8,7 @@ TOOL = Path(__file__).resolve().parents[2] / 'tools/dataset_tools/split.py'
 
 
 def run(*args):
-    return subprocess.run([sys.executable, TOOL, *map(str, args)], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, TOOL, *map(str, args)], capture_output=True, text=True)
 
 
 @pytest.fixture

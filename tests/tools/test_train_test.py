@@ -31,7 +31,7 @@ SIZE = (160, 128)
 def run(tool, *arguments, cwd):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=200)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
 
 
 def options(data, **more):
@@ -178,7 +178,7 @@ def test_interrupted(data, tmp_path):
         assert process.poll() is None, log.read_text()[-3000:]
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=200)[1]
+    said = process.communicate()[1]
     assert process.returncode == 130
     assert said.count('\n') == 1 and said.startswith(f'Interrupted. To go on from {work}/epoch_'), said
     command = shlex.split(said.partition(': ')[2])
@@ -209,7 +209,6 @@ def test_checkpoint_that_the_disk_does_not_take(data, tmp_path):
         text=True,
         env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
         cwd=tmp_path,
-        timeout=200,
     )
     one_sentence(done, tmp_path / 'work' / 'epoch_1.pth', 'cannot be written', 'File too large')
     assert not list((tmp_path / 'work').glob('epoch_1.pth*'))

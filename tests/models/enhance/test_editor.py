@@ -47,7 +47,7 @@ def environment(**more):
 def run(*command, cwd):
     """Run Python in a folder and return what it printed."""
     command = [sys.executable, *map(str, command)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=cwd, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=cwd)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 
