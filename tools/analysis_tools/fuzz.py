@@ -3,7 +3,8 @@
     python tools/analysis_tools/fuzz.py --n 10000
 
 Every case is made from a seed and runs in a process of its own, with a limit on memory and time. A case ends in one of
-two good ways: the input was ``accepted``, or it was ``refused`` with an error that names the file. The bad ways are:
+two good ways: the input was ``accepted``, or it was ``refused`` with an error that names the file; for a config, with
+one sentence and no traceback. The bad ways are:
 
 * ``traceback``: an error that is not one of the package's own escaped.
 * ``silent loss``: an input was accepted, but the result is not what the file says, or is missing.
@@ -54,6 +55,7 @@ from rich.table import Table
 from ruas_mm.apis import RUASInferencer
 from ruas_mm.apis.enhancer_checkpoint import load_enhancer, shipped_weights
 from ruas_mm.apis.pictures import read_picture
+from ruas_mm.apis.videos import VideoReader
 from ruas_mm.search import Genotype
 from ruas_mm.utils.checkpoint import CheckpointError, load_from_local
 
@@ -61,6 +63,7 @@ ROOT = Path(__file__).parents[2]
 GOOD = ('accepted', 'refused')
 BAD = ('traceback', 'silent loss', 'payload', 'hang', 'crash')
 _MEMORY = 4 * 2**30  # bytes that a case may take beyond what the process has already
+_INTACT = 0.05  # share of labels, genotypes, checkpoints and configs that are left as they are, and must be accepted
 _CANARY = 'payload.txt'  # what hostile files try to write
 
 
@@ -199,6 +202,68 @@ def attack_picture(rng: np.random.Generator, folder: Path) -> str:
     return 'accepted'
 
 
+# --- Videos ---------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _clips() -> dict[str, bytes]:
+    """Return a small video of six frames in each container, by suffix."""
+    import av
+
+    clips = {}
+    for suffix, container, codec in (
+        ('.mp4', 'mp4', 'libx264'),
+        ('.mkv', 'matroska', 'libx264'),
+        ('.avi', 'avi', 'mjpeg'),
+    ):
+        file = io.BytesIO()
+        with av.open(file, 'w', format=container) as output:
+            stream = output.add_stream(codec, rate=10)
+            stream.width, stream.height = 32, 16
+            stream.pix_fmt = 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
+            for number in range(_FRAMES):
+                pixels = np.full((16, 32, 3), 20 * number, np.uint8)
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format='rgb24')))
+            output.mux(stream.encode())
+        clips[suffix] = file.getvalue()
+    return clips
+
+
+_FRAMES = 6
+_PLAYLIST = b'#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n'
+
+
+def attack_video(rng: np.random.Generator, folder: Path) -> str:
+    """Enhance a folder with one video file, whole, damaged or misnamed."""
+    suffix = str(rng.choice(list(_clips())))
+    content = _clips()[suffix]
+    damage = str(rng.choice(['none', 'cut', 'mutated', 'renamed', 'random', 'playlist']))
+    attacked = {
+        'cut': content[: int(rng.integers(len(content)))],
+        'mutated': mutate(content, rng),
+        'random': rng.bytes(int(rng.integers(1, 200))),
+        'playlist': _PLAYLIST,
+    }.get(damage, content)
+    if damage == 'renamed':
+        suffix = str(rng.choice(['.mp4', '.mov', '.mkv', '.avi', '.png', '.jpg']))
+    source, out = folder / 'in', folder / 'out'
+    source.mkdir()
+    path = source / (str(rng.choice(_NAMES)) + suffix)
+    path.write_bytes(attacked)
+    report = _inferencer().save(source, out)
+    if len(report.written) + len(report.failures) != 1:
+        raise SilentLoss(f'{report} does not account for one file')
+    if report.failures:
+        if damage == 'none':
+            raise SilentLoss(f'an undamaged video was refused: {report.failures[0].reason}')
+        return 'refused'
+    with VideoReader(report.written[0]) as video:
+        count = sum(1 for _ in video)
+    if damage in ('none', 'renamed', 'cut', 'random', 'playlist') and count != _FRAMES:
+        raise SilentLoss(f'the result has {count} frames, expected {_FRAMES}')
+    return 'accepted'
+
+
 # --- Labels --------------------------------------------------------------------------------------------------------
 
 _NUMBER = re.compile(r'-?[0-9]{1,9}(\.[0-9]*)?')
@@ -206,34 +271,36 @@ _NUMBER = re.compile(r'-?[0-9]{1,9}(\.[0-9]*)?')
 
 def attack_label(rng: np.random.Generator, folder: Path) -> str:
     """Read a mutated label file of DARK FACE or ExDark, or a mutated list of images."""
+    from ruas_mm.datasets.detection import parse_bbgt, parse_label
+    from ruas_mm.datasets.image_list import read_image_list
+
     kind = str(rng.choice(['dark_face', 'bbgt', 'list']))
-    boxes = rng.integers(0, 200, (int(rng.integers(0, 5)), 4))
+    boxes = rng.integers(0, 200, (int(rng.integers(1, 5)), 4))
     path = folder / 'label.txt'
+    intact = rng.random() < _INTACT
+
+    def write(text: str) -> None:
+        path.write_bytes(text.encode() if intact else mutate_text(text, rng))
+
     if kind == 'list':
-        from ruas_mm.datasets.image_list import read_image_list
-
-        text = ''.join(f'{number}.png\n' for number in boxes.ravel())
-        path.write_bytes(mutate_text(text, rng))
-        return _read_label(path, lambda: [entry for _, entry in read_image_list(str(path))], _expect_list)
+        write(''.join(f'{number}.png\n' for number in boxes.ravel()))
+        return _read_label(path, intact, lambda: [name for _, name in read_image_list(str(path))], _expect_list)
     if kind == 'dark_face':
-        from ruas_mm.datasets.detection import parse_label
-
         boxes[:, 2:] += boxes[:, :2] + 1
-        text = '\n'.join([str(len(boxes)), *(' '.join(map(str, box)) for box in boxes)]) + '\n'
-        path.write_bytes(mutate_text(text, rng))
-        return _read_label(path, lambda: parse_label(str(path)).tolist(), _expect_dark_face)
-    from ruas_mm.datasets.detection import parse_bbgt
-
+        write('\n'.join([str(len(boxes)), *(' '.join(map(str, box)) for box in boxes)]) + '\n')
+        return _read_label(path, intact, lambda: parse_label(str(path)).tolist(), _expect_dark_face)
     lines = [f'Car {" ".join(map(str, box + 1))} 0 0 0 0 0 0 0' for box in boxes]
-    path.write_bytes(mutate_text('\n'.join(['% bbGt version=3', *lines]) + '\n', rng))
-    return _read_label(path, lambda: [list(item.bbox) for item in parse_bbgt(str(path))], _expect_bbgt)
+    write('\n'.join(['% bbGt version=3', *lines]) + '\n')
+    return _read_label(path, intact, lambda: [list(item.bbox) for item in parse_bbgt(str(path))], _expect_bbgt)
 
 
-def _read_label(path: Path, read: Callable[[], list], expect: Callable[[list[str]], list]) -> str:
+def _read_label(path: Path, intact: bool, read: Callable[[], list], expect: Callable[[list[str]], list]) -> str:
     """Compare what was read with a second, strict reading."""
     try:
         result = read()
     except (ValueError, OSError) as error:
+        if intact:
+            raise SilentLoss(f'an undamaged label was refused: {error}') from error
         _must_name(error, path)
         return 'refused'
     lines = path.read_bytes().decode('utf-8-sig').splitlines()
@@ -403,15 +470,18 @@ def attack_checkpoint(rng: np.random.Generator, folder: Path) -> str:
         lambda: rng.bytes(int(rng.integers(0, 200))),
     )
     number = int(rng.choice(len(attacks), p=(0.5, 0.4, 0.02, 0.02, 0.06)))
-    path.write_bytes(attacks[number]())
+    intact = rng.random() < _INTACT
+    path.write_bytes(_saved(_checkpoint(), legacy) if intact else attacks[number]())
     try:
         model = load_enhancer(path)
     except (CheckpointError, ValueError, OSError) as error:
+        if intact:
+            raise SilentLoss(f'an undamaged checkpoint was refused: {error}') from error
         _must_name(error, path)
         if len(str(error)) > 2_000:
             raise RuntimeError(f'the error is {len(str(error))} characters long') from error
         return 'refused'
-    if not legacy and number == 0:  # the older format has no checksums
+    if intact or (not legacy and number == 0):  # the older format has no checksums
         given, loaded = _checkpoint()['state_dict'], model.state_dict()
         if not all(torch.equal(loaded[name], value) for name, value in given.items() if name in loaded):
             raise SilentLoss('a damaged file was loaded with other weights')
@@ -420,7 +490,25 @@ def attack_checkpoint(rng: np.random.Generator, folder: Path) -> str:
 
 # --- Configs -------------------------------------------------------------------------------------------------------
 
-_VALUES = (None, -1, 0, 1, 10**12, 0.5, -1e-3, float('nan'), float('inf'), 'abc', '', True, (), [], {}, [1, 2], {'a': 1})
+_VALUES = (
+    None,
+    -1,
+    0,
+    1,
+    10**12,
+    0.5,
+    -1e-3,
+    float('nan'),
+    float('inf'),
+    'abc',
+    '',
+    True,
+    (),
+    [],
+    {},
+    [1, 2],
+    {'a': 1},
+)
 
 
 def attack_config(rng: np.random.Generator, folder: Path) -> str:
@@ -428,7 +516,10 @@ def attack_config(rng: np.random.Generator, folder: Path) -> str:
     from mmengine.config import Config
 
     config = _small_config(str(rng.choice(list(_SMALL))))
-    if rng.random() < 0.2:
+    intact = rng.random() < _INTACT
+    if intact:
+        content = config.pretty_text.encode()
+    elif rng.random() < 0.2:
         content = mutate_text(config.pretty_text, rng)
     else:
         _change_entry(config._cfg_dict, rng)
@@ -437,17 +528,22 @@ def attack_config(rng: np.random.Generator, folder: Path) -> str:
     path.write_bytes(content)
     work_dir = folder / 'work'
     sys.argv = ['train.py', str(path), '--work-dir', str(work_dir)]
-    log = io.StringIO()
+    log, errors = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(errors):
             runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
     except SystemExit as error:
-        if error.code not in (None, 0):
-            if not str(error.code).startswith('Error: '):
-                raise RuntimeError(f'it ended with {error.code!r}') from error
-            if 'Traceback' in log.getvalue():
+        if error.code:
+            said = errors.getvalue()
+            if 'Traceback' in said:
                 raise RuntimeError('it printed a traceback') from error
+            if not re.search('^Error: .', said, re.MULTILINE):
+                raise RuntimeError(f'it ended with {error.code!r} and said {said[-200:]!r}') from error
+            if intact:
+                raise SilentLoss(f'an undamaged config was refused: {said[-500:]}') from error
             return 'refused'
+    if not list(work_dir.glob('*.pth')):
+        raise SilentLoss('it ended well, but left no checkpoint')
     return 'accepted'
 
 
@@ -462,7 +558,10 @@ _SMALL_DETECTOR = {
 }
 # Config -> its data set's layout, and what makes it small.
 _SMALL: dict[str, tuple[str, dict[str, Any]]] = {
-    'detection/ruas_ssd_demo.py': ('darkface', {**_SMALL_DETECTOR, 'train_dataloader.dataset.pipeline.3.scale': (64, 64)}),
+    'detection/ruas_ssd_demo.py': (
+        'darkface',
+        {**_SMALL_DETECTOR, 'train_dataloader.dataset.pipeline.3.scale': (64, 64)},
+    ),
     'detection/ruas_ssd_demo_search.py': (
         'darkface',
         {
@@ -560,7 +659,8 @@ class Attack(NamedTuple):
 
 ATTACKS = {
     'pictures': Attack(attack_picture, 0.3, _inferencer),
-    'labels': Attack(attack_label, 0.3, lambda: importlib.import_module('ruas_mm.datasets.detection')),
+    'videos': Attack(attack_video, 0.02, lambda: [_inferencer(), _clips()]),
+    'labels': Attack(attack_label, 0.28, lambda: importlib.import_module('ruas_mm.datasets.detection')),
     'genotypes': Attack(attack_genotype, 0.2, _genotypes),
     'checkpoints': Attack(attack_checkpoint, 0.19, _checkpoint),
     'configs': Attack(attack_config, 0.01, lambda: [_small_config(name) for name in _SMALL]),
@@ -583,6 +683,7 @@ def run_case(kind: str, seed: int, number: int, folder: Path, seconds: int) -> C
     receiver, sender = os.pipe()
     process = os.fork()
     if not process:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(seconds)  # ends the process, whatever it is doing
         used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY, used + _MEMORY))
