@@ -108,7 +108,7 @@ def test_option(said, kind, option):
     ('option', 'words'),
     [
         ('stage=3', 'did you mean {}.stages?'),
-        ('stages=abc', 'cannot be built: TypeError'),
+        ('stages=abc', 'stages of SceneModule must be an integer of at least 1'),
         ('type=ruas_mm.SceneModul', "({}.type) is not in the {scope}::model registry; did you mean 'SceneModule'?"),
     ],
 )

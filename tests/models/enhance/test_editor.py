@@ -105,13 +105,14 @@ for ask in (
 ):
     try:
         ask()
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         print(error)
 sys.argv = ['train.py', {str(CONFIG)!r}]
+sys.stderr = sys.stdout
 try:
     runpy.run_path({str(ROOT / 'tools' / 'train.py')!r}, run_name='__main__')
-except SystemExit as error:
-    print(error)
+except SystemExit:
+    pass
 """
     lines = run('-c', code, cwd=tmp_path).splitlines()
     reason = "needs mmagic, which cannot be used here: ModuleNotFoundError: No module named 'mmagic'"
@@ -419,7 +420,10 @@ def test_metrics_are_found(tool, evaluator, extended):
 
 def test_one_file_is_for_one_test_set(tool, tmp_path, monkeypatch):
     config = tmp_path / 'config.py'
-    config.write_text("test_evaluator = [dict(metrics=[dict(type='PSNR')]), dict(metrics=[dict(type='SSIM')])]")
+    config.write_text(
+        "model = dict(type='ruas_mm.RUAS')\ntest_dataloader = [dict(), dict()]\ntest_cfg = dict()\n"
+        "test_evaluator = [dict(metrics=[dict(type='PSNR')]), dict(metrics=[dict(type='SSIM')])]"
+    )
     (tmp_path / 'x.pth').touch()
     monkeypatch.setattr(sys, 'argv', ['test.py', str(config), str(tmp_path / 'x.pth'), '--out', 'x.pkl'])
     with pytest.raises(SystemExit, match=r'one test set, but .*config\.py has 2'):
