@@ -8,7 +8,7 @@ import sys
 
 from mmengine.device import get_device
 
-from ruas_mm.apis.run_tool import run_tool
+from ruas_mm.apis.run_tool import run_tool, unmasked_interrupts
 from ruas_mm.apis.tool_runner import ToolRunner
 from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config, set_amp, set_resume
 from ruas_mm.engine import LoadedWeightsHook
@@ -70,12 +70,13 @@ def main() -> None:
     if config.get('load_from'):
         config.load_from = find_checkpoint(config.load_from)
     try:
-        runner = ToolRunner.from_cfg(config)
-        for remark in filter(None, remarks):
-            runner.logger.warning(remark)  # now it also reaches the log file
-        runner.register_hook(LoadedWeightsHook())
-        runner.register_hook(PendingValidationHook())
-        runner.train()
+        with unmasked_interrupts():
+            runner = ToolRunner.from_cfg(config)
+            for remark in filter(None, remarks):
+                runner.logger.warning(remark)  # now it also reaches the log file
+            runner.register_hook(LoadedWeightsHook())
+            runner.register_hook(PendingValidationHook())
+            runner.train()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_resume(args, config.work_dir)) from None
 

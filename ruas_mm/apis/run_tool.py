@@ -59,7 +59,8 @@ def run_tool(main: Callable[[], None]) -> None:
     """
     with _signals():
         try:
-            main()
+            with unmasked_interrupts():
+                main()
         except KeyboardInterrupt as stop:
             _exit(130, ' '.join(['Interrupted.', *map(str, stop.args)]), alone=True)
         except SystemExit as stop:
@@ -71,6 +72,23 @@ def run_tool(main: Callable[[], None]) -> None:
             if '--debug' in sys.argv:
                 traceback.print_exc()
             _exit(1, describe(error) if is_explained(error) else f'{describe(error)}\n{_where_the_traceback_is(log)}')
+
+
+@contextmanager
+def unmasked_interrupts() -> Iterator[None]:
+    """Raise a ``KeyboardInterrupt`` or ``SystemExit`` again that a library has turned into another exception.
+
+    mmengine does so while it formats a config, which it does for every checkpoint.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, (KeyboardInterrupt, SystemExit)):
+                raise cause from None
+            cause = cause.__context__
+        raise
 
 
 def describe(error: BaseException) -> str:

@@ -75,6 +75,21 @@ def test_foreign_error_has_type_message_and_a_way_to_the_traceback(capsys):
     assert said == 'Error: ZeroDivisionError: division by zero.\nThe option --debug prints the traceback.\n'
 
 
+@pytest.mark.parametrize(('stop', 'status'), [(KeyboardInterrupt('To go on: sleep.'), 130), (SystemExit(143), 143)])
+def test_interrupt_that_a_library_masks(capsys, stop, status):
+    """As mmengine does while it formats a config."""
+
+    def main():
+        try:
+            raise stop
+        except:  # noqa: E722
+            raise SyntaxError('Failed to format the config file')  # noqa: B904
+
+    ended, said = end_of(main, capsys)
+    assert ended == status
+    assert said == ('Interrupted. To go on: sleep.\n' if status == 130 else '')
+
+
 def test_debug_prints_the_traceback(capsys):
     status, said = end_of(divide, capsys, '--debug')
     assert status == 1

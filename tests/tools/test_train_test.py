@@ -19,19 +19,19 @@ from mmengine.config import Config
 pytest.importorskip('mmdet.models')
 pytest.importorskip('skimage')
 
+sys.path.insert(0, str(Path(__file__).parent))
+from prepared_process import ROOT, run_prepared
+
 from ruas_mm.apis.config_check import find_class
 from ruas_mm.search import Genotype
 
-ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / 'detection' / 'ruas_ssd_demo.py'
 TRAIN, TEST = 4, 3
 SIZE = (160, 128)
 
 
 def run(tool, *arguments, cwd):
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
+    return run_prepared(ROOT / 'tools' / tool, *arguments, cwd=cwd)
 
 
 def options(data, **more):
@@ -84,9 +84,11 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def training(data, tmp_path_factory):
-    """A work directory after one epoch, and what the tool printed."""
+    """A work directory after one epoch by a fresh Python, and what the tool printed."""
     work = tmp_path_factory.mktemp('work')
-    done = run('train.py', CONFIG, '--work-dir', work, *options(data), cwd=work)
+    command = [sys.executable, ROOT / 'tools' / 'train.py', CONFIG, '--work-dir', work, *options(data)]
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, cwd=work)
     assert done.returncode == 0, done.stderr[-3000:]
     return work, done.stdout + done.stderr
 
@@ -179,7 +181,7 @@ def test_interrupted(data, tmp_path):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate()[1]
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert said.count('\n') == 1 and said.startswith(f'Interrupted. To go on from {work}/epoch_'), said
     command = shlex.split(said.partition(': ')[2])
     assert command[0] == 'python' and command[-1] == '--resume'
