@@ -58,7 +58,7 @@ search-demo: setup
 	@echo 'The found architecture is in $(SEARCH_WORK)/search: genotype.json, architecture.png, probabilities.png.'
 
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

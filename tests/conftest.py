@@ -17,6 +17,11 @@ def pytest_runtest_setup(item):
         pytest.skip('no CUDA device')
 
 
+def pytest_collection_modifyitems(items):
+    """Run the tests of the tools first: they take longest, and two processes share the files out in this order."""
+    items.sort(key=lambda item: 'tools' not in item.path.parts)
+
+
 @pytest.fixture
 def seeded():
     torch.manual_seed(0)
