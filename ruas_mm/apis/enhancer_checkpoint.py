@@ -142,7 +142,7 @@ def read_model(content: Any, path: Path) -> tuple[dict, dict[str, Tensor]]:
     meta, state = content.get('meta'), content.get('state_dict')
     if not isinstance(state, dict) or not isinstance(meta, dict):
         raise ValueError(f'Checkpoint {path} holds no "state_dict" with a "meta".')
-    config = meta.get('model') or _model_of(meta.get('cfg'))
+    config = meta.get('model') or model_in_config(meta.get('cfg'))
     if not isinstance(config, dict):
         raise ValueError(
             f'Checkpoint {path} does not say how its model is built: "meta" has neither "model" nor "cfg".'
@@ -152,7 +152,7 @@ def read_model(content: Any, path: Path) -> tuple[dict, dict[str, Tensor]]:
     return config, state
 
 
-def _model_of(text: Any) -> Any:
+def model_in_config(text: Any) -> Any:
     """Read ``model = dict(...)`` in the text of a config, without running it; None if it is not there."""
     try:
         statements = ast.parse(text).body if isinstance(text, str) and len(text) <= _LONGEST_CONFIG else []

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-from ruas_mm.apis.enhancer_checkpoint import _model_of
+from ruas_mm.apis.enhancer_checkpoint import model_in_config
 from ruas_mm.search import Genotype
 from ruas_mm.search.slots import SearchSlots
 from ruas_mm.utils.checkpoint import CheckpointError, load_from_local
@@ -89,7 +89,7 @@ class ToolRunner(Runner):
 
     def _compare_genotypes(self, checkpoint: dict, what: str) -> None:
         """Refuse a checkpoint of other operations: some have weights of the same shapes."""
-        config = _model_of((checkpoint.get('meta') or {}).get('cfg'))
+        config = model_in_config((checkpoint.get('meta') or {}).get('cfg'))
         for name, module in self.model.named_modules():
             if not isinstance(module, SearchSlots) or module.searchable:
                 continue

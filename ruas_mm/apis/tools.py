@@ -19,7 +19,6 @@ from mmengine.utils.dl_utils import set_multi_processing
 
 from ruas_mm.apis.config_check import check_overrides, check_values, check_work_dir
 from ruas_mm.apis.run_tool import add_debug_argument
-from ruas_mm.apis.run_tool import run_tool as run_tool
 from ruas_mm.registry import MODELS
 from ruas_mm.search import Genotype
 from ruas_mm.utils.checkpoint import CheckpointError, find_resumable, named_checkpoint
