@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 import mmengine.registry
@@ -189,6 +189,14 @@ def _leave_signals_to_the_tool() -> None:
     if _tool is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.excepthook = _say_unless_the_tool_has_gone
+
+
+def _say_unless_the_tool_has_gone(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """In a worker: no traceback of the thread that hands tensors over, if the tool ended while it did."""
+    threads = [frame.filename for frame in traceback.extract_tb(trace) if 'multiprocessing' in frame.filename]
+    if not (isinstance(error, (ConnectionError, EOFError)) and threads):
+        sys.__excepthook__(kind, error, trace)
 
 
 os.register_at_fork(after_in_child=_leave_signals_to_the_tool)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict
+from multiprocessing import Pipe
 from pathlib import Path
 
 import mmengine.hooks  # noqa: F401  (registers them)
@@ -15,7 +16,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS, OPTIMIZERS, DefaultScope
 
-from ruas_mm.apis.run_tool import run_tool
+from ruas_mm.apis.run_tool import _say_unless_the_tool_has_gone, run_tool
 from ruas_mm.search import Genotype
 
 ROOT = Path(__file__).parents[2]
@@ -178,7 +179,7 @@ def test_exit_with_a_sentence(capsys):
 TOOL = """
 import os, sys, time
 from torch.utils.data import DataLoader
-from ruas_mm.apis.run_tool import run_tool
+from ruas_mm.apis.run_tool import _say_unless_the_tool_has_gone, run_tool
 
 class Slow(list):
     def __getitem__(self, index):
@@ -225,6 +226,22 @@ def test_signal(number, status, said, tmp_path):
     assert not (tmp_path / 'temporary').exists()
 
 
+def test_worker_is_silent_when_the_tool_has_gone(capfd):
+    """The thread of a worker that hands over tensors finds its pipe broken; other errors are shown."""
+    try:
+        left, right = Pipe()
+        right.close()
+        left.send('tensor')
+    except BrokenPipeError:
+        _say_unless_the_tool_has_gone(*sys.exc_info())
+    try:
+        raise BrokenPipeError('elsewhere')
+    except BrokenPipeError:
+        _say_unless_the_tool_has_gone(*sys.exc_info())
+    errors = capfd.readouterr().err
+    assert errors.count('Traceback') == 1 and 'elsewhere' in errors
+
+
 def test_handlers_are_put_back(capsys):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     end_of(divide, capsys)
@@ -236,7 +253,7 @@ def test_handlers_are_put_back(capsys):
 SEVERAL = """
 import sys
 import torch.distributed as dist
-from ruas_mm.apis.run_tool import run_tool
+from ruas_mm.apis.run_tool import _say_unless_the_tool_has_gone, run_tool
 
 def main():
     if sys.argv[1] == 'config':

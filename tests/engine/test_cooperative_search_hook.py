@@ -27,6 +27,14 @@ CHECKPOINT_KEYS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_drawings(request, monkeypatch):
+    """Drawing takes longer than these searches; one test looks at the drawings."""
+    if request.function is not test_what_was_found_is_written_and_shown:
+        monkeypatch.setattr('ruas_mm.visualization.architecture.draw_architecture', lambda *_: None)
+        monkeypatch.setattr('ruas_mm.visualization.probabilities.plot_probabilities', lambda *_: None)
+
+
 def search(tmp_path, model=None, train=TRAIN, val=VAL, epochs=3, batch_size=1, work_dir='run', **options):
     """Run a search of the toy; return the runner, its hook and what the parameters were after each iteration."""
     model = model or Toy()
