@@ -11,14 +11,12 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ruas_mm.registry import HOOKS
 from ruas_mm.utils.text import shorten
 
 # Names that one message shows of each kind.
 _SHOWN = 3
 
 
-@HOOKS.register_module()
 class LoadedWeightsHook(Hook):
     """Compares a checkpoint with the model before it is loaded, for ``load_from`` and for resuming.
 
