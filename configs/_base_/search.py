@@ -7,6 +7,7 @@ search = dict(
     strategy='cooperative',  # or 'independent', 'global' (Table IV)
     beta=1.0,  # weight of the task's loss in the scene module's architecture gradient (Eq. 7)
     # --- Sometimes changed -----------------------------------------------------------------------------------------
+    scene_weights='scene',  # the paper; 'joint': train all weights in every iteration, alternate the architecture alone
     order=2,  # 1: first-order approximation, about three times faster
     scene_iters=10,  # iterations of SM …
     task_iters=10,  # … and TM a round

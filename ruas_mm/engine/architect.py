@@ -131,7 +131,9 @@ class Architect:
             if scheduler.by_epoch is by_epoch:
                 scheduler.step()
 
-    def step(self, phase: Phase, batch: Any, param_groups: Sequence[dict]) -> dict[str, Tensor]:
+    def step(
+        self, phase: Phase, batch: Any, param_groups: Sequence[dict], weight_phase: Phase | None = None
+    ) -> dict[str, Tensor]:
         """Take one step on the next validation batch.
 
         Weights, buffers, the phase of the model and the random number generators are left as they were.
@@ -140,6 +142,8 @@ class Architect:
             phase (Phase): Which architecture parameters to train: ``SCENE``, ``TASK`` or ``JOINT``.
             batch (Any): The training batch of the virtual step, as the data loader yields it.
             param_groups (Sequence[dict]): Parameter groups of the weights' optimizer, for the learning rate.
+            weight_phase (Phase, optional): The phase whose loss trains the weights, and thus whose weights the virtual
+                step moves. Defaults to ``phase``.
 
         Returns:
             dict[str, Tensor]: The validation losses by the name of their phase, detached.
@@ -147,7 +151,9 @@ class Architect:
         Raises:
             SearchError: If the gradient or the new parameters are not finite; the parameters are then unchanged.
         """
-        alphas, weights = self.alphas(phase), self.weights[phase]
+        weight_phase = weight_phase or phase
+        alphas, weights = self.alphas(phase), self.weights[weight_phase]
+        scene_moves = weight_phase is not Phase.TASK
         values: dict[str, Tensor] = {}
         with undisturbed(self.model):
             validation = next(self.stream)
@@ -155,8 +161,8 @@ class Architect:
             if phase is Phase.SCENE and self.beta:
                 coupled = objective(self.model, validation, Phase.COUPLED, values)
             gradients = architecture_gradient(
-                objective(self.model, batch, phase),
-                objective(self.model, validation, phase, values),
+                objective(self.model, batch, weight_phase, scene_moves=scene_moves),
+                objective(self.model, validation, phase, values, scene_moves),
                 weights,
                 alphas,
                 virtual_lr=self._virtual_lr(weights, param_groups),

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from ruas_mm.engine.architect import Architect, SearchError, require_finite
 from ruas_mm.engine.objective import set_phase
-from ruas_mm.engine.phase_schedule import STRATEGIES, PhaseSchedule
+from ruas_mm.engine.phase_schedule import SCENE_WEIGHTS, STRATEGIES, PhaseSchedule
 from ruas_mm.engine.random_state import get_random_state, set_random_state
 from ruas_mm.engine.search_report import SearchReport
 from ruas_mm.engine.validation_stream import ValidationStream
@@ -69,6 +69,9 @@ class CooperativeSearchHook(Hook):
         patience (int, optional): Ends the search before the loop's end: the genotype unchanged and the architecture
             parameters moved less than ``tolerance`` over so many intervals. None never does.
         tolerance (float): See ``patience``.
+        scene_weights (str): ``scene`` trains the weights in each phase by the loss of that phase, as the paper does.
+            ``joint`` trains those of both modules by the loss of ordinary training in every iteration, and only the
+            architecture alternates: each module then takes as many weight steps as in ``global``.
 
     Raises:
         ValueError: If an option has no such value; in ``before_train`` if the model, its wrapper, the validation set or
@@ -95,11 +98,14 @@ class CooperativeSearchHook(Hook):
         interval: int = 5,
         patience: int | None = None,
         tolerance: float = 0.01,
+        scene_weights: str = 'scene',
     ) -> None:
-        if strategy not in STRATEGIES:
-            raise ValueError(
-                f'CooperativeSearchHook has no strategy {strategy!r}; choose from {", ".join(STRATEGIES)}.'
-            )
+        for option, value, choices in (
+            ('strategy', strategy, STRATEGIES),
+            ('scene_weights', scene_weights, SCENE_WEIGHTS),
+        ):
+            if value not in choices:
+                raise ValueError(f'CooperativeSearchHook has no {option} {value!r}; choose from {", ".join(choices)}.')
         if order not in (1, 2):
             raise ValueError(f'CooperativeSearchHook has no order {order!r}; choose 1 or 2.')
         for option, value, minimum in (
@@ -121,13 +127,13 @@ class CooperativeSearchHook(Hook):
         if len(temperature) != 2 or min(temperature) <= 0:
             raise ValueError(f'CooperativeSearchHook needs two temperatures above 0, not {temperature!r}.')
         self.interval = interval
-        self.schedule = PhaseSchedule(strategy, scene_iters, task_iters, warmup, patience, tolerance)
+        self.schedule = PhaseSchedule(strategy, scene_iters, task_iters, warmup, patience, tolerance, scene_weights)
         self._val_dataloader = val_dataloader
         self._optimizer_cfg = optimizer or dict(type='Adam', lr=3e-4, betas=(0.5, 0.999), weight_decay=5e-4)
         self._scheduler_cfg = [param_scheduler] if isinstance(param_scheduler, dict) else list(param_scheduler or ())
         self._gradient = dict(order=order, beta=beta if strategy == 'cooperative' else 0.0, virtual_lr=virtual_lr)
         self._temperature = temperature
-        self._origin = dict(strategy=strategy, order=order, beta=beta)
+        self._origin = dict(strategy=strategy, order=order, beta=beta, scene_weights=scene_weights)
         self._loaded: dict[str, Any] | None = None
         self._random_states: list[dict[str, Any]] | None = None
 
@@ -167,10 +173,12 @@ class CooperativeSearchHook(Hook):
         if self.architect.slots[phase] and self.schedule.searches(phase):
             self.schedule.begin_search(phase, runner.iter)
             with self._saved_on_failure(runner):
-                losses = self.architect.step(phase, data_batch, runner.optim_wrapper.param_groups)
+                losses = self.architect.step(
+                    phase, data_batch, runner.optim_wrapper.param_groups, self.schedule.weight_phase(phase)
+                )
             for name, value in losses.items():
                 runner.message_hub.update_scalar(f'train/search/val_{name}', value)
-        set_phase(self.model, phase)
+        set_phase(self.model, self.schedule.weight_phase(phase))
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None

@@ -26,7 +26,11 @@ def set_phase(model: BaseModel, phase: Phase) -> None:
 
 
 def objective(
-    model: BaseModel, batch: Any, phase: Phase, values: dict[str, Tensor] | None = None
+    model: BaseModel,
+    batch: Any,
+    phase: Phase,
+    values: dict[str, Tensor] | None = None,
+    scene_moves: bool = True,
 ) -> Callable[[], Tensor]:
     """Return the loss of a phase on a batch as a function of the parameters' current values.
 
@@ -37,6 +41,8 @@ def objective(
         batch (Any): What its data loader yields.
         phase (Phase): Which losses to sum up.
         values (dict, optional): Where each call leaves the loss, detached, under the phase's name.
+        scene_moves (bool): Whether the parameters of the scene module change between the calls. If not, a task phase
+            computes its features once. Defaults to True.
 
     Returns:
         Callable[[], Tensor]: The loss, a scalar.
@@ -46,8 +52,8 @@ def objective(
         return model.data_preprocessor(copy.deepcopy(batch), True)
 
     set_phase(model, phase)
-    # Nothing that varies in a task phase comes before the task module.
-    prepared = prepare() if phase is Phase.TASK else None
+    # Nothing else that varies in a task phase comes before the task module.
+    prepared = prepare() if phase is Phase.TASK and not scene_moves else None
     state = get_random_state()
 
     def loss() -> Tensor:

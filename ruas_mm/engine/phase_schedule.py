@@ -10,6 +10,7 @@ from ruas_mm.engine.search_history import SearchHistory
 from ruas_mm.search import Phase, SearchSlots
 
 STRATEGIES = ('cooperative', 'independent', 'global')
+SCENE_WEIGHTS = ('scene', 'joint')
 
 
 class PhaseSchedule:
@@ -31,6 +32,9 @@ class PhaseSchedule:
             their number, or as a float below 1 their share of the phase's planned iterations.
         patience (int, optional): Intervals without change after which the search ends; None never ends it early.
         tolerance (float): Largest change of an architecture parameter that counts as none.
+        scene_weights (str): Which loss trains the weights: ``scene`` that of the iteration's phase, so that the scene
+            loss alone trains the scene module (the paper); ``joint`` that of ordinary training in every iteration, so
+            that only the architecture alternates between the modules.
 
     Attributes:
         iterations (dict[str, int]): Iterations of each phase so far.
@@ -45,8 +49,10 @@ class PhaseSchedule:
         warmup: int | float = 0,
         patience: int | None = None,
         tolerance: float = 0.01,
+        scene_weights: str = 'scene',
     ) -> None:
         self.strategy = strategy
+        self.scene_weights = scene_weights
         self.scene_iters = scene_iters
         self.task_iters = task_iters
         self.warmup = warmup
@@ -101,6 +107,19 @@ class PhaseSchedule:
             end = planned if self._scene_ended is None else self._scene_ended
             return Phase.SCENE if iteration < end else Phase.TASK
         return Phase.SCENE if iteration % self.round_length < self.scene_iters else Phase.TASK
+
+    def weight_phase(self, phase: Phase) -> Phase:
+        """Return the phase whose loss trains the weights in an iteration of a phase."""
+        return Phase.JOINT if self.scene_weights == 'joint' else phase
+
+    def weight_steps(self) -> dict[str, int]:
+        """Return the number of weight steps that each module has taken so far."""
+        steps = {'scene': 0, 'task': 0}
+        for phase in Phase:
+            trained = self.weight_phase(phase)
+            steps['scene'] += self.iterations[phase.value] * (self._has_scene and trained is not Phase.TASK)
+            steps['task'] += self.iterations[phase.value] * (trained is not Phase.SCENE)
+        return steps
 
     def searches(self, phase: Phase) -> bool:
         """Return whether the next iteration of a phase trains the architecture."""

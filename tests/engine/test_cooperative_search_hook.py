@@ -67,7 +67,7 @@ def snapshot(model):
     return [part.weight.item() for part in parts] + [part.slots.alphas[0].tolist() for part in parts]
 
 
-def by_hand(strategy, order, beta, iterations, warmup=0, scene_end=None):
+def by_hand(strategy, order, beta, iterations, warmup=0, scene_end=None, scene_weights='scene'):
     """The same search in plain numbers: every derivative below was taken by hand."""
     c, lam = COUPLING, SCENE_LOSS_WEIGHT
     ws, wt = 1.0, -0.5
@@ -95,21 +95,22 @@ def by_hand(strategy, order, beta, iterations, warmup=0, scene_end=None):
         steps[phase] += 1
         stream += searching
         (p, dp), (q, dq) = prob(a), prob(b)
+        joint = scene_weights == 'joint'
+        ds, dt = lam * (ws - p * x) + c * p * wt, wt - q * x + c * ws * p
         if searching and phase == 'scene':
-            moved = ws - xi * (ws - p * x)
+            moved = ws - xi * (ds if joint else ws - p * x)
             v = moved - p * y
-            g = -v * y * dp - xi * (-x * dp) * v
+            g = -v * y * dp - xi * ((-lam * x * dp + c * wt * dp) if joint else -x * dp) * v
             if strategy == 'cooperative':
                 g += beta * c * ws * dp * wt
             a = step(a, g)
         elif searching and phase == 'task':
-            u = ws * p
-            moved = wt - xi * (wt - q * x + c * u)
+            u = (ws - xi * ds if joint else ws) * p
+            moved = wt - xi * dt
             v = moved - q * y + c * u
             g = -(moved - q * y) * y * dq - xi * (-x * dq) * v
             b = step(b, g)
         elif searching:
-            ds, dt = lam * (ws - p * x) + c * p * wt, wt - q * x + c * ws * p
             ms, mt = ws - xi * ds, wt - xi * dt
             vs, vt = lam * (ms - p * y) + c * p * mt, mt - q * y + c * ms * p
             ga = -lam * (ms - p * y) * y * dp + c * ms * mt * dp
@@ -117,9 +118,9 @@ def by_hand(strategy, order, beta, iterations, warmup=0, scene_end=None):
             gb = -(mt - q * y) * y * dq - xi * (-x * dq) * vt
             a, b = step(a, ga), step(b, gb)
         (p, _), (q, _) = prob(a), prob(b)
-        if phase == 'scene':
+        if phase == 'scene' and not joint:
             ws -= LR * (ws - p * x)
-        elif phase == 'task':
+        elif phase == 'task' and not joint:
             wt -= LR * (wt - q * x + c * ws * p)
         else:
             ds, dt = lam * (ws - p * x) + c * p * wt, wt - q * x + c * ws * p
@@ -131,12 +132,25 @@ def by_hand(strategy, order, beta, iterations, warmup=0, scene_end=None):
 @pytest.mark.parametrize('warmup', [0, 2])
 @pytest.mark.parametrize('order', [1, 2])
 @pytest.mark.parametrize(
-    ('strategy', 'beta'), [('cooperative', 0.0), ('cooperative', 0.8), ('independent', 0.8), ('global', 0.8)]
+    ('strategy', 'beta', 'scene_weights'),
+    [
+        ('cooperative', 0.0, 'scene'),
+        ('cooperative', 0.8, 'scene'),
+        ('cooperative', 0.8, 'joint'),
+        ('independent', 0.8, 'scene'),
+        ('independent', 0.8, 'joint'),
+        ('global', 0.8, 'scene'),
+    ],
 )
-def test_every_step_is_the_one_computed_by_hand(tmp_path, strategy, beta, order, warmup):
-    runner, _, trace = search(tmp_path, strategy=strategy, beta=beta, order=order, warmup=warmup)
+def test_every_step_is_the_one_computed_by_hand(tmp_path, strategy, beta, scene_weights, order, warmup):
+    runner, hook, trace = search(
+        tmp_path, strategy=strategy, beta=beta, scene_weights=scene_weights, order=order, warmup=warmup
+    )
     runner.train()
-    expected = by_hand(strategy, order, beta, 12, warmup, scene_end=6)
+    expected = by_hand(strategy, order, beta, 12, warmup, scene_end=6, scene_weights=scene_weights)
+    together = strategy == 'global' or scene_weights == 'joint'
+    steps = 12 if together else 6
+    assert hook.schedule.weight_steps() == {'scene': steps, 'task': steps}
     assert len(trace) == len(expected) == 12
     for got, wanted in zip(trace, expected, strict=True):
         for part, number in zip(got, wanted, strict=True):
@@ -328,6 +342,7 @@ def test_an_empty_validation_set(tmp_path):
     ('options', 'words'),
     [
         ({'strategy': 'naive'}, ('naive', 'cooperative')),
+        ({'scene_weights': 'both'}, ('both', 'joint')),
         ({'order': 3}, ('order 3',)),
         ({'beta': -1}, ('beta', '-1')),
         ({'scene_iters': 0}, ('scene_iters',)),
