@@ -1,0 +1,42 @@
+"""Search of RUAS-SSD with an ImageNet backbone (MobileNetV2) on one's own dark data in VOC format."""
+
+_base_ = ['./ruas_ssd_mobilenetv2_voc.py', '../_base_/search.py']  # the second one holds the options of the search
+
+# --- Often changed -------------------------------------------------------------------------------------------------
+max_epochs = 16
+batch_size = 8
+num_workers = 2
+
+# --- Sometimes changed ---------------------------------------------------------------------------------------------
+split = dict(fraction=0.5, seed=0)  # share of the training images that trains the weights; the rest the architecture
+
+model = dict(
+    data_preprocessor=dict(scene_module=dict(genotype=None)),
+    neck=dict(genotype=None),
+    bbox_head=dict(genotype=None),
+    scene_loss=dict(smoothness='neighbourhood'),
+)
+train_set = _base_.train_dataloader.dataset
+loader = dict(
+    batch_size=batch_size,
+    num_workers=num_workers,
+    persistent_workers=False,  # a resumed search then sees the images that an undisturbed one would
+    sampler=dict(type='mmengine.DefaultSampler', shuffle=True),
+)
+train_dataloader = dict(
+    _delete_=True, **loader, dataset=dict(type='ruas_mm.split_dataset', part='weights', **split, dataset=train_set)
+)
+search_dataloader = dict(
+    **loader, dataset=dict(type='ruas_mm.split_dataset', part='architecture', **split, dataset=train_set)
+)
+custom_hooks = [dict(_base_.short_search, val_dataloader=search_dataloader)]
+
+# --- Rarely changed ------------------------------------------------------------------------------------------------
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)
+val_cfg = None  # what matters is how the found architecture trains afterwards
+val_dataloader = None
+val_evaluator = None
+param_scheduler = [
+    dict(type='mmengine.CosineAnnealingLR', by_epoch=True, T_max=max_epochs, convert_to_iter_based=True, eta_min=1e-5)
+]
+default_hooks = dict(checkpoint=dict(interval=1))
