@@ -125,6 +125,8 @@ class Table:
         """Put the data sets in the place of their names."""
         if isinstance(value, dict):
             return {key: self._fill(part) for key, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self._fill, value))
         return value.format(**self._data) if isinstance(value, str) else value
 
     def _once(self, row: str, name: str, part: str, seed: int, slots: dict[str, str] | None) -> Result | None:

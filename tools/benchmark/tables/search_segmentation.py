@@ -1,7 +1,8 @@
 """Search on CamVid, darkened: strategies and random choice.
 
 Made for two CPU cores. Data: ``{camvid}`` with ``train``, ``trainannot``, ``val`` and ``valannot``; ``{lists}`` holds
-``train.txt`` of ``tools/dataset_tools/camvid_dusk.py``. Every frame is darkened, those of the test by fixed seeds.
+``train.txt`` of ``tools/dataset_tools/camvid_dusk.py``. Every frame is darkened, those of the test by fixed seeds; to
+save time after it has been made small.
 
 A difference counts where its interval excludes 0.
 """
@@ -14,39 +15,44 @@ trainings = 1
 
 _epochs = 6
 _size = (144, 108)
+_synthesis = dict(type='ruas_mm.LowLightSynthesis')
+_resize = dict(type='Resize', scale=_size, keep_ratio=False)
+_train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ruas_mm.LoadSegLabels'),
+    _resize,
+    _synthesis,
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='mmseg.PackSegInputs'),
+]
+_test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    _resize,
+    dict(_synthesis, seed=0),
+    dict(type='ruas_mm.LoadSegLabels'),  # after Resize: metrics want the original pixels
+    dict(type='mmseg.PackSegInputs'),
+]
+_loader = dict(num_workers=0, persistent_workers=False)
 train = dict(
     config='configs/segmentation/ruas_deeplab_camvid.py',
     options={
         'train_cfg': dict(_delete_=True, by_epoch=True, max_epochs=_epochs, val_interval=1, val_begin=_epochs - 1),
         'param_scheduler.1.T_max': _epochs,
         'default_hooks.checkpoint.interval': _epochs,
-        'train_dataloader.dataset.ann_file': '{lists}/train.txt',
-        **{
-            f'{loader}.{option}': value
-            for loader, resize in (('train_dataloader', 3), ('val_dataloader', 2))
-            for option, value in {
-                'num_workers': 0,
-                'persistent_workers': False,
-                'dataset.data_root': '{camvid}/',
-                'dataset.pipeline.1.prob': 1.0,
-                f'dataset.pipeline.{resize}.scale': _size,
-            }.items()
-        },
+        'train_dataloader': dict(
+            **_loader,
+            dataset=dict(data_root='{camvid}/', ann_file='{lists}/train.txt', pipeline=_train_pipeline),
+        ),
+        'val_dataloader': dict(**_loader, dataset=dict(data_root='{camvid}/', pipeline=_test_pipeline)),
     },
+)
+_part = dict(
+    num_workers=0,
+    dataset=dict(dataset=dict(data_root='{camvid}/', ann_file='{lists}/train.txt', pipeline=_train_pipeline)),
 )
 search = dict(
     config='configs/segmentation/ruas_deeplab_camvid_search.py',
-    options={
-        f'{loader}.{option}': value
-        for loader in ('train_dataloader', 'custom_hooks.0.val_dataloader')
-        for option, value in {
-            'num_workers': 0,
-            'dataset.dataset.data_root': '{camvid}/',
-            'dataset.dataset.ann_file': '{lists}/train.txt',
-            'dataset.dataset.pipeline.1.prob': 1.0,
-            'dataset.dataset.pipeline.3.scale': _size,
-        }.items()
-    },
+    options={'train_dataloader': _part, 'custom_hooks.0.val_dataloader': _part},
 )
 random = dict(config='configs/segmentation/ruas_deeplab_camvid_search.py')
 
