@@ -15,7 +15,7 @@ from mmengine.logging import MMLogger
 pytest.importorskip('mmdet.models')
 pytest.importorskip('mmseg.models')
 
-from ruas_mm.apis.config_check import check_overrides
+from ruas_mm.apis.config_check import check_overrides, check_values
 from ruas_mm.apis.run_tool import run_tool
 from ruas_mm.apis.tools import set_amp
 
@@ -274,6 +274,13 @@ def test_amp_replaces_the_usual_wrapper(kind):
     assert set_amp(config) == ''
     assert config.optim_wrapper.type == 'mmengine.AmpOptimWrapper'
     assert config.optim_wrapper.loss_scale == 'dynamic'
+
+
+def test_the_rate_of_an_architecture_may_be_auto_and_that_of_weights_not():
+    optimizer = {'type': 'Adam', 'lr': 'auto'}
+    check_values(Config({'custom_hooks': [{'type': 'ruas_mm.CooperativeSearchHook', 'optimizer': optimizer}]}))
+    with pytest.raises(ValueError, match=r'optim_wrapper\.optimizer\.lr must be a number'):
+        check_values(Config({'optim_wrapper': {'optimizer': optimizer}}))
 
 
 def test_amp_that_is_there_already():
