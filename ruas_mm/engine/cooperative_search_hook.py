@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +20,10 @@ from ruas_mm.engine.objective import set_phase
 from ruas_mm.engine.phase_schedule import SCENE_WEIGHTS, STRATEGIES, PhaseSchedule
 from ruas_mm.engine.random_state import get_random_state, set_random_state
 from ruas_mm.engine.search_report import SearchReport
+from ruas_mm.engine.slot_decisions import load_fallback
+from ruas_mm.engine.stopwatch_hook import StopwatchHook
 from ruas_mm.engine.validation_stream import ValidationStream
-from ruas_mm.search import Phase, searchable_slots
+from ruas_mm.search import GenotypeLike, Phase, searchable_slots
 
 _KEY = 'ruas_search'  # of a checkpoint
 
@@ -72,6 +75,9 @@ class CooperativeSearchHook(Hook):
         scene_weights (str): ``scene`` trains the weights in each phase by the loss of that phase, as the paper does.
             ``joint`` trains those of both modules by the loss of ordinary training in every iteration, and only the
             architecture alternates: each module then takes as many weight steps as in ``global``.
+        fallback (Genotype | Mapping | str | Path, optional): A genotype by value, file or shipped name, such as
+            ``ssd_plain``, whose operations the slots take that the search leaves undecided; it need not name all.
+            None keeps the most probable candidate there. The genotype marks them in either case.
 
     Raises:
         ValueError: If an option has no such value; in ``before_train`` if the model, its wrapper, the validation set or
@@ -99,6 +105,7 @@ class CooperativeSearchHook(Hook):
         patience: int | None = None,
         tolerance: float = 0.01,
         scene_weights: str = 'scene',
+        fallback: GenotypeLike = None,
     ) -> None:
         for option, value, choices in (
             ('strategy', strategy, STRATEGIES),
@@ -134,6 +141,10 @@ class CooperativeSearchHook(Hook):
         self._gradient = dict(order=order, beta=beta if strategy == 'cooperative' else 0.0, virtual_lr=virtual_lr)
         self._temperature = temperature
         self._origin = dict(strategy=strategy, order=order, beta=beta, scene_weights=scene_weights)
+        if fallback is not None:
+            self._origin['fallback'] = str(fallback) if isinstance(fallback, (str, Path)) else 'given by value'
+        self._fallback = fallback
+        self._stopwatch = StopwatchHook()
         self._loaded: dict[str, Any] | None = None
         self._random_states: list[dict[str, Any]] | None = None
 
@@ -141,6 +152,7 @@ class CooperativeSearchHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the model, build the architect, and restore the state of the run to resume."""
+        self._stopwatch.before_train(runner)
         self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._check(runner)
         loop = runner.train_loop
@@ -152,7 +164,9 @@ class CooperativeSearchHook(Hook):
         )
         self.architect.build_schedulers(self._scheduler_cfg, len(loop.dataloader), loop.max_epochs, loop.max_iters)
         self._warn_if_undecidable(runner, steps)
-        self.report = SearchReport(self.model, self.architect.slots[Phase.JOINT], self._origin)
+        slots, statistics = self.architect.slots[Phase.JOINT], self.architect.statistics
+        fallback = load_fallback(self._fallback, slots)
+        self.report = SearchReport(self.model, slots, self._origin, self.schedule, statistics, fallback)
         if runner.iter:
             self._resume(runner)
         else:
@@ -211,7 +225,7 @@ class CooperativeSearchHook(Hook):
         records = self.report.history.records
         if not records or records[-1]['iter'] != runner.iter:
             self.report.record(runner, runner.iter, self.schedule.ended)
-        self.report.finish(runner, self.schedule.ended)
+        self.report.finish(runner, self.schedule.ended, self._stopwatch.seconds())
 
     @contextmanager
     def _saved_on_failure(self, runner: Runner) -> Iterator[None]:
@@ -235,10 +249,12 @@ class CooperativeSearchHook(Hook):
             'records': self.report.history.records,
             'random_states': self._random_states,
         }
+        self._stopwatch.before_save_checkpoint(runner, checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the search of a checkpoint until it is known whether the run resumes."""
         self._loaded = checkpoint.get(_KEY)
+        self._stopwatch.after_load_checkpoint(runner, checkpoint)
         if runner._resume and self._loaded is None:  # before its other parts are loaded, which would not fit
             raise ValueError('The checkpoint to resume from holds no search; use it as load_from to start one from it.')
 

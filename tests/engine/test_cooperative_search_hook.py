@@ -23,10 +23,10 @@ LR, ALPHA_LR = 0.1, 0.3
 # The format of checkpoints: a change must not keep older searches from resuming.
 CHECKPOINT_KEYS = {
     *('strategy', 'optimizer', 'schedulers', 'stream', 'records', 'iterations', 'searched_since', 'scene_ended'),
-    *('ended', 'random_states', 'statistics'),
+    *('ended', 'random_states', 'statistics', 'architecture_steps'),
 }
 # Those that version 0 did not have.
-ADDED_KEYS = ['statistics']
+ADDED_KEYS = ['statistics', 'architecture_steps']
 
 
 @pytest.fixture(autouse=True)
