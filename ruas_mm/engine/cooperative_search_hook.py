@@ -19,6 +19,7 @@ from ruas_mm.engine.architect import Architect, SearchError, require_finite
 from ruas_mm.engine.objective import set_phase
 from ruas_mm.engine.phase_schedule import SCENE_WEIGHTS, STRATEGIES, PhaseSchedule
 from ruas_mm.engine.random_state import get_random_state, set_random_state
+from ruas_mm.engine.replicas import check_replicas, search_replicas
 from ruas_mm.engine.search_report import SearchReport
 from ruas_mm.engine.slot_decisions import load_fallback
 from ruas_mm.engine.stopwatch_hook import StopwatchHook
@@ -78,6 +79,9 @@ class CooperativeSearchHook(Hook):
         fallback (Genotype | Mapping | str | Path, optional): A genotype by value, file or shipped name, such as
             ``ssd_plain``, whose operations the slots take that the search leaves undecided; it need not name all.
             None keeps the most probable candidate there. The genotype marks them in either case.
+        replicas (int): Number of independent searches, at least 1: after its own the run repeats the search of its
+            config with the next seeds, in ``replica_1`` and so on in the work directory. A slot on which they disagree
+            is undecided. One that has ended there, by whichever process, is taken as it is.
 
     Raises:
         ValueError: If an option has no such value; in ``before_train`` if the model, its wrapper, the validation set or
@@ -106,6 +110,7 @@ class CooperativeSearchHook(Hook):
         tolerance: float = 0.01,
         scene_weights: str = 'scene',
         fallback: GenotypeLike = None,
+        replicas: int = 1,
     ) -> None:
         for option, value, choices in (
             ('strategy', strategy, STRATEGIES),
@@ -131,6 +136,8 @@ class CooperativeSearchHook(Hook):
             raise ValueError(
                 f'CooperativeSearchHook needs warmup as a number of iterations or a share below 1, not {warmup}.'
             )
+        if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
+            raise ValueError(f'CooperativeSearchHook needs replicas as a whole number of at least 1, not {replicas!r}.')
         if len(temperature) != 2 or min(temperature) <= 0:
             raise ValueError(f'CooperativeSearchHook needs two temperatures above 0, not {temperature!r}.')
         self.interval = interval
@@ -144,6 +151,8 @@ class CooperativeSearchHook(Hook):
         if fallback is not None:
             self._origin['fallback'] = str(fallback) if isinstance(fallback, (str, Path)) else 'given by value'
         self._fallback = fallback
+        self._replicas = replicas
+        self._load_from: str | None = None
         self._stopwatch = StopwatchHook()
         self._loaded: dict[str, Any] | None = None
         self._random_states: list[dict[str, Any]] | None = None
@@ -155,6 +164,7 @@ class CooperativeSearchHook(Hook):
         self._stopwatch.before_train(runner)
         self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._check(runner)
+        self._load_from = None if runner._resume else runner._load_from
         loop = runner.train_loop
         self.schedule.start(getattr(self.model, 'scene_module', None) is not None, loop.max_iters)
         steps = {phase: self.schedule.planned_steps(phase) for phase in (Phase.SCENE, Phase.TASK, Phase.JOINT)}
@@ -225,7 +235,11 @@ class CooperativeSearchHook(Hook):
         records = self.report.history.records
         if not records or records[-1]['iter'] != runner.iter:
             self.report.record(runner, runner.iter, self.schedule.ended)
-        self.report.finish(runner, self.schedule.ended, self._stopwatch.seconds())
+        seconds = self._stopwatch.seconds()
+        if self._replicas > 1:
+            slots = {name: group.candidates for group in self.architect.slots[Phase.JOINT] for name in group.names}
+            self.report.replicas = search_replicas(runner, self._replicas, type(self), slots, self._load_from)
+        self.report.finish(runner, self.schedule.ended, seconds)
 
     @contextmanager
     def _saved_on_failure(self, runner: Runner) -> Iterator[None]:
@@ -248,6 +262,7 @@ class CooperativeSearchHook(Hook):
             **self.architect.state_dict(),
             'records': self.report.history.records,
             'random_states': self._random_states,
+            'load_from': self._load_from,
         }
         self._stopwatch.before_save_checkpoint(runner, checkpoint)
 
@@ -264,6 +279,7 @@ class CooperativeSearchHook(Hook):
         self.architect.load_state_dict(state)
         self.report.history.records = state['records']
         self._random_states = state['random_states']
+        self._load_from = state.get('load_from')
         world = get_world_size()
         if self._random_states is not None and len(self._random_states) != world:
             runner.logger.warning(
@@ -276,6 +292,8 @@ class CooperativeSearchHook(Hook):
 
     def _check(self, runner: Runner) -> None:
         model, strategy = type(self.model).__name__, self.schedule.strategy
+        if self._replicas > 1:
+            check_replicas(runner, type(self))
         if not searchable_slots(self.model):
             raise ValueError(
                 f'{model} has no searchable slots: build its scene module, neck or head with genotype=None.'

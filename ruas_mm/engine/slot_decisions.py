@@ -20,6 +20,8 @@ DEAD_GRADIENT = 1e-8
 # The margin must be this many standard errors wide: 5 % for the best of ten candidates against any other, one-sided
 # and with Bonferroni's correction, is 2.54.
 LEAST_Z = 2.5
+# With fewer samples the standard error is itself too uncertain for that.
+LEAST_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,10 @@ def decide(
     """Classify the slots.
 
     A slot is ``dead`` if its parameters never had a gradient above 1e-8, or its log-probabilities are within 0.1 of the
-    first record: its most probable candidate is that of its random start. It is ``undecided`` if the gradients did not
-    favour the most probable candidate over the alternative by 2.5 standard errors. The alternative is the fallback's
-    operation, or the runner-up where there is none or it is the most probable candidate itself. A slot that is not
-    decided takes the operation of the fallback, if that names it.
+    first record: its most probable candidate is that of its random start. It is ``undecided`` if it took fewer than 10
+    steps, or the gradients did not favour the most probable candidate over the alternative by 2.5 standard errors. The
+    alternative is the fallback's operation, or the runner-up where there is none or it is the most probable candidate
+    itself. A slot that is not decided takes the operation of the fallback, if that names it.
 
     Args:
         slots (Iterable[SearchSlots]): The searchable slots.
@@ -152,8 +154,8 @@ def _decide(
             f'Its log-probabilities moved by at most {travel:.2g}, less than {DEAD_TRAVEL:g}, so {best} is its '
             'random start.'
         )
-    elif z is None:
-        status, reason = UNDECIDED, 'The steps of its architecture are too few to tell a margin from noise.'
+    elif steps < LEAST_STEPS:
+        status, reason = UNDECIDED, f'{steps} architecture steps are too few to tell a margin from noise.'
     elif z > -LEAST_Z:
         status = UNDECIDED
         reason = f'The gradients favoured {best} over {against} by {-z:.1f} standard errors, less than {LEAST_Z:g}.'

@@ -23,10 +23,10 @@ LR, ALPHA_LR = 0.1, 0.3
 # The format of checkpoints: a change must not keep older searches from resuming.
 CHECKPOINT_KEYS = {
     *('strategy', 'optimizer', 'schedulers', 'stream', 'records', 'iterations', 'searched_since', 'scene_ended'),
-    *('ended', 'random_states', 'statistics', 'architecture_steps'),
+    *('ended', 'random_states', 'statistics', 'architecture_steps', 'load_from'),
 }
 # Those that version 0 did not have.
-ADDED_KEYS = ['statistics', 'architecture_steps']
+ADDED_KEYS = ['statistics', 'architecture_steps', 'load_from']
 
 
 @pytest.fixture(autouse=True)
@@ -350,6 +350,8 @@ def test_an_empty_validation_set(tmp_path):
         ({'scene_iters': 0}, ('scene_iters',)),
         ({'patience': 0}, ('patience',)),
         ({'warmup': 1.5}, ('warmup', '1.5')),
+        ({'replicas': 0}, ('replicas', '0')),
+        ({'replicas': 1.5}, ('replicas', '1.5')),
         ({'temperature': (1.0, 0.0)}, ('temperatures above 0', '(1.0, 0.0)')),
     ],
 )

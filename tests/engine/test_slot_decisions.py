@@ -61,6 +61,12 @@ def test_a_margin_within_its_error_is_not(fallback):
     assert decision.reason.endswith('.')
 
 
+def test_nine_steps_are_no_evidence():
+    decision = decided([1.5, 0.5, 0.0], [-0.2, 0.0, 0.1], 0.01, steps=9)
+    assert decision.z < -10
+    assert (decision.status, decision.reason[:20]) == ('undecided', '9 architecture steps')
+
+
 def test_a_margin_against_the_gradients_is_not():
     decision = decided([1.5, 0.5, 0.0], [0.5, 0.0, 0.5], 0.1)
     assert decision.z > 2.5
