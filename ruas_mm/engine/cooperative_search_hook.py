@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from ruas_mm.engine.architect import Architect, SearchError, require_finite
 from ruas_mm.engine.objective import set_phase
 from ruas_mm.engine.phase_schedule import SCENE_WEIGHTS, STRATEGIES, PhaseSchedule
+from ruas_mm.engine.random_search import RandomSearch
 from ruas_mm.engine.random_state import get_random_state, set_random_state
 from ruas_mm.engine.replicas import check_replicas, search_replicas
 from ruas_mm.engine.search_report import SearchReport
@@ -44,6 +45,10 @@ class CooperativeSearchHook(Hook):
     * ``independent``: SM to its end, without the beta term, then TM.
     * ``global``: one architecture: all parameters together, with the loss of ordinary training.
 
+    A fourth one is the baseline that they have to beat:
+
+    * ``random``: ``samples`` random architectures, each trained alone as the config says; see :class:`RandomSearch`.
+
     Without a scene module every iteration is TM. The model has to follow ``search_phase``, as those built on
     ``SceneModelMixin`` do; ``global`` takes any model with slots inside.
 
@@ -54,7 +59,7 @@ class CooperativeSearchHook(Hook):
 
     Args:
         val_dataloader (dict): Config of the loader that the architecture is trained on; see ``split_dataset``.
-        strategy (str): ``cooperative``, ``independent`` or ``global``.
+        strategy (str): ``cooperative``, ``independent``, ``global`` or ``random``.
         order (int): 2, or 1 for the first-order approximation.
         beta (float): Weight of the task's validation loss in SM's architecture gradient, at least 0 (Eq. 7).
         scene_iters (int): SM iterations a round, at least 1.
@@ -82,6 +87,9 @@ class CooperativeSearchHook(Hook):
         replicas (int): Number of independent searches, at least 1: after its own the run repeats the search of its
             config with the next seeds, in ``replica_1`` and so on in the work directory. A slot on which they disagree
             is undecided. One that has ended there, by whichever process, is taken as it is.
+        samples (int): Number of architectures of ``random``, at least 1.
+        metric (str, optional): Name of the validation metric, as the log shows it, that ``random`` judges them by, with
+            the validation of the config; larger is better.
 
     Raises:
         ValueError: If an option has no such value; in ``before_train`` if the model, its wrapper, the validation set or
@@ -111,9 +119,11 @@ class CooperativeSearchHook(Hook):
         scene_weights: str = 'scene',
         fallback: GenotypeLike = None,
         replicas: int = 1,
+        samples: int = 8,
+        metric: str | None = None,
     ) -> None:
         for option, value, choices in (
-            ('strategy', strategy, STRATEGIES),
+            ('strategy', strategy, (*STRATEGIES, 'random')),
             ('scene_weights', scene_weights, SCENE_WEIGHTS),
         ):
             if value not in choices:
@@ -136,8 +146,16 @@ class CooperativeSearchHook(Hook):
             raise ValueError(
                 f'CooperativeSearchHook needs warmup as a number of iterations or a share below 1, not {warmup}.'
             )
-        if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
-            raise ValueError(f'CooperativeSearchHook needs replicas as a whole number of at least 1, not {replicas!r}.')
+        for option, value in (('replicas', replicas), ('samples', samples)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f'CooperativeSearchHook needs {option} as a whole number of at least 1, not {value!r}.'
+                )
+        if strategy == 'random' and (not isinstance(metric, str) or replicas > 1):
+            raise ValueError(
+                f"CooperativeSearchHook needs with strategy='random' the name of a metric and replicas=1, not "
+                f'metric={metric!r} and replicas={replicas}.'
+            )
         if len(temperature) != 2 or min(temperature) <= 0:
             raise ValueError(f'CooperativeSearchHook needs two temperatures above 0, not {temperature!r}.')
         self.interval = interval
@@ -152,6 +170,7 @@ class CooperativeSearchHook(Hook):
             self._origin['fallback'] = str(fallback) if isinstance(fallback, (str, Path)) else 'given by value'
         self._fallback = fallback
         self._replicas = replicas
+        self._samples, self._metric = samples, metric
         self._load_from: str | None = None
         self._stopwatch = StopwatchHook()
         self._loaded: dict[str, Any] | None = None
@@ -164,6 +183,10 @@ class CooperativeSearchHook(Hook):
         self._stopwatch.before_train(runner)
         self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._check(runner)
+        if self.schedule.strategy == 'random':
+            RandomSearch(runner, self._samples, self._metric, type(self)).run()
+            runner.train_loop.stop_training = True
+            return
         self._load_from = None if runner._resume else runner._load_from
         loop = runner.train_loop
         self.schedule.start(getattr(self.model, 'scene_module', None) is not None, loop.max_iters)
@@ -230,7 +253,9 @@ class CooperativeSearchHook(Hook):
         self._random_states = all_gather_object(get_random_state())
 
     def after_train(self, runner: Runner) -> None:
-        """Write the result."""
+        """Write the result, after the replicas have found theirs."""
+        if self.schedule.strategy == 'random':
+            return
         self.schedule.ended = self.schedule.ended or 'the maximum of the training loop was reached'
         records = self.report.history.records
         if not records or records[-1]['iter'] != runner.iter:
@@ -298,7 +323,7 @@ class CooperativeSearchHook(Hook):
             raise ValueError(
                 f'{model} has no searchable slots: build its scene module, neck or head with genotype=None.'
             )
-        if strategy == 'global':
+        if strategy in ('global', 'random'):
             return
         if not hasattr(self.model, 'search_phase'):
             raise ValueError(

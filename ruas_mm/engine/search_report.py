@@ -18,7 +18,7 @@ from ruas_mm.engine.phase_schedule import PhaseSchedule
 from ruas_mm.engine.search_history import SearchHistory, entropy
 from ruas_mm.engine.slot_decisions import DECIDED, SlotDecision, agreement, decide, merge_replicas, table
 from ruas_mm.engine.slot_statistics import SlotStatistics
-from ruas_mm.search import Genotype, SearchSlots, derive_genotype
+from ruas_mm.search import Genotype, SearchSlots, derive_genotype, slot_edges
 from ruas_mm.utils.fileio import atomic_write
 
 
@@ -141,8 +141,7 @@ class SearchReport:
 
         path = self.genotype_path(runner)
         self.save_genotype(runner, runner.iter, ended)
-        edges = {name: edge for group in self._slots for name, edge in zip(group.names, group.edges, strict=True)}
-        draw_architecture(self._genotype(), edges, path.with_name('architecture.png'))
+        draw_architecture(self._genotype(), slot_edges(self._model), path.with_name('architecture.png'))
         plot_probabilities(self.history.records, path.with_name('probabilities.png'))
         decisions = self.decisions()
         open_slots = sum(decision.status != DECIDED for decision in decisions.values())

@@ -174,6 +174,27 @@ class Genotype:
         return [self.slots[slot] for slot in slots]
 
 
+def set_genotype(config: Any, slots: Mapping[str, str]) -> bool:
+    """Give an architecture to every part of a model's config that has the key ``genotype``.
+
+    Args:
+        config (Any): Config of a model, which is changed, or a part of it.
+        slots (Mapping[str, str]): Operation of each slot.
+
+    Returns:
+        bool: Whether any part has that key.
+    """
+    found = False
+    if isinstance(config, dict):
+        if 'genotype' in config:
+            config['genotype'] = slots
+            found = True
+        found |= any([set_genotype(value, slots) for key, value in config.items() if key != 'genotype'])
+    elif isinstance(config, (list, tuple)):
+        found = any([set_genotype(value, slots) for value in config])
+    return found
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a dict of the pairs of a JSON object, whose keys JSON itself allows to come twice."""
     result = dict(pairs)
