@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ruas_mm.engine.architect import Architect, SearchError, require_finite
+from ruas_mm.engine.model_check import check_model
 from ruas_mm.engine.objective import set_phase
 from ruas_mm.engine.phase_schedule import SCENE_WEIGHTS, STRATEGIES, PhaseSchedule
 from ruas_mm.engine.random_search import RandomSearch
@@ -25,7 +26,7 @@ from ruas_mm.engine.search_report import SearchReport
 from ruas_mm.engine.slot_decisions import load_fallback
 from ruas_mm.engine.stopwatch_hook import StopwatchHook
 from ruas_mm.engine.validation_stream import ValidationStream
-from ruas_mm.search import GenotypeLike, Phase, searchable_slots
+from ruas_mm.search import GenotypeLike, Phase
 
 _KEY = 'ruas_search'  # of a checkpoint
 
@@ -182,7 +183,9 @@ class CooperativeSearchHook(Hook):
         """Check the model, build the architect, and restore the state of the run to resume."""
         self._stopwatch.before_train(runner)
         self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._check(runner)
+        check_model(runner, self.schedule.strategy)
+        if self._replicas > 1:
+            check_replicas(runner, type(self))
         if self.schedule.strategy == 'random':
             RandomSearch(runner, self._samples, self._metric, type(self)).run()
             runner.train_loop.stop_training = True
@@ -314,29 +317,6 @@ class CooperativeSearchHook(Hook):
             self._random_states = None
 
     # --- Set-up ---------------------------------------------------------------------------------------------------
-
-    def _check(self, runner: Runner) -> None:
-        model, strategy = type(self.model).__name__, self.schedule.strategy
-        if self._replicas > 1:
-            check_replicas(runner, type(self))
-        if not searchable_slots(self.model):
-            raise ValueError(
-                f'{model} has no searchable slots: build its scene module, neck or head with genotype=None.'
-            )
-        if strategy in ('global', 'random'):
-            return
-        if not hasattr(self.model, 'search_phase'):
-            raise ValueError(
-                f'The strategy {strategy!r} needs a model with search phases, such as those built on '
-                f"SceneModelMixin; {model} can be searched with strategy='global'."
-            )
-        if getattr(self.model, 'scene_module', None) is not None and self.model.scene_loss is None:
-            raise ValueError(f'The scene phase needs a scene loss, but {model} was built with scene_loss=None.')
-        if is_model_wrapper(runner.model) and not getattr(runner.model, 'find_unused_parameters', True):
-            raise ValueError(
-                f'With several processes the strategy {strategy!r} needs find_unused_parameters=True in the '
-                'config: each phase trains a part of the model.'
-            )
 
     def _warn_if_undecidable(self, runner: Runner, steps: dict[Phase, int]) -> None:
         """Say so if Adam, which moves a parameter by at most its rate per step, cannot reach a decision."""
