@@ -20,7 +20,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from ruas_mm.apis.config_check import check_overrides, check_values, check_work_dir
 from ruas_mm.apis.run_tool import add_debug_argument
 from ruas_mm.registry import MODELS
-from ruas_mm.search import Genotype
+from ruas_mm.search import Genotype, set_genotype
 from ruas_mm.utils.checkpoint import CheckpointError, find_resumable, named_checkpoint
 from ruas_mm.utils.fileio import check_file
 
@@ -116,7 +116,7 @@ def load_config(args: argparse.Namespace, needs: Sequence[str] = ()) -> Config:
     check_work_dir(config.work_dir)
     if args.genotype is not None:
         slots = Genotype.load(args.genotype).slots
-        if not _set_genotype(config.model, slots):
+        if not set_genotype(config.model, slots):
             raise ValueError(f'The model of {args.config} takes no genotype: no part of it has the key "genotype".')
     return config
 
@@ -137,19 +137,6 @@ def _leave_cpu_processes() -> None:
     """End gloo's threads while Python is whole: dropping their last tensors they take its lock, or abort without."""
     gc.collect()  # a distributed model owns the group too, and would wait for the threads with that lock held
     torch.distributed.destroy_process_group()
-
-
-def _set_genotype(node: Any, slots: dict[str, str]) -> bool:
-    """Give ``slots`` to every part of a model's config that has the key ``genotype``; return whether one has."""
-    found = False
-    if isinstance(node, dict):
-        if 'genotype' in node:
-            node['genotype'] = slots
-            found = True
-        found |= any([_set_genotype(value, slots) for key, value in node.items() if key != 'genotype'])
-    elif isinstance(node, (list, tuple)):
-        found = any([_set_genotype(value, slots) for value in node])
-    return found
 
 
 def set_amp(config: Config) -> str:

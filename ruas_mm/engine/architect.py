@@ -12,6 +12,7 @@ from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from torch import Tensor, nn
 
 from ruas_mm.engine.objective import objective, undisturbed
+from ruas_mm.engine.slot_statistics import SlotStatistics
 from ruas_mm.engine.validation_stream import ValidationStream
 from ruas_mm.search import Phase, architecture_gradient, searchable_slots
 
@@ -48,6 +49,7 @@ class Architect:
     Attributes:
         slots (dict[Phase, list[SearchSlots]]): The searchable slots of each phase.
         weights (dict[Phase, list[nn.Parameter]]): The weights of each phase that require a gradient.
+        statistics (SlotStatistics): What the gradients so far say about the candidates.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Architect:
         scene = getattr(model, 'scene_module', None) or nn.Identity()
         self._in_scene = {id(part) for part in (*scene.modules(), *scene.parameters())}
         self.slots = self._by_phase(searchable_slots(model))
+        self.statistics = SlotStatistics(self.slots[Phase.JOINT])
         self.weights = self._by_phase([p for p in model.parameters() if p.requires_grad])
         self.optimizer = OPTIMIZERS.build(self._optimizer_config(optimizer, steps or {}))
         self.schedulers: list[Any] = []
@@ -172,6 +175,7 @@ class Architect:
                 average=_average,
             )
         require_finite(gradients, f'architecture gradient of the {phase.value} phase')
+        self.statistics.add(self.slots[phase], gradients)
         before = [alpha.detach().clone() for alpha in alphas]
         for alpha, gradient in zip(alphas, gradients, strict=True):
             alpha.grad = gradient
@@ -197,6 +201,7 @@ class Architect:
             'optimizer': self.optimizer.state_dict(),
             'schedulers': [scheduler.state_dict() for scheduler in self.schedulers],
             'stream': self.stream.state_dict(),
+            'statistics': self.statistics.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -209,6 +214,8 @@ class Architect:
         for scheduler, saved in zip(self.schedulers, state['schedulers'], strict=True):
             scheduler.load_state_dict(saved)
         self.stream.load_state_dict(state['stream'])
+        if 'statistics' in state:  # checkpoints of earlier versions have none
+            self.statistics.load_state_dict(state['statistics'])
 
 
 def require_finite(values: Sequence[Tensor], what: str) -> None:

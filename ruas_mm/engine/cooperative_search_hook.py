@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +16,17 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ruas_mm.engine.architect import Architect, SearchError, require_finite
+from ruas_mm.engine.model_check import check_model
 from ruas_mm.engine.objective import set_phase
 from ruas_mm.engine.phase_schedule import SCENE_WEIGHTS, STRATEGIES, PhaseSchedule
+from ruas_mm.engine.random_search import RandomSearch
 from ruas_mm.engine.random_state import get_random_state, set_random_state
+from ruas_mm.engine.replicas import check_replicas, search_replicas
 from ruas_mm.engine.search_report import SearchReport
+from ruas_mm.engine.slot_decisions import load_fallback
+from ruas_mm.engine.stopwatch_hook import StopwatchHook
 from ruas_mm.engine.validation_stream import ValidationStream
-from ruas_mm.search import Phase, searchable_slots
+from ruas_mm.search import GenotypeLike, Phase
 
 _KEY = 'ruas_search'  # of a checkpoint
 
@@ -40,6 +46,10 @@ class CooperativeSearchHook(Hook):
     * ``independent``: SM to its end, without the beta term, then TM.
     * ``global``: one architecture: all parameters together, with the loss of ordinary training.
 
+    A fourth one is the baseline that they have to beat:
+
+    * ``random``: ``samples`` random architectures, each trained alone as the config says; see :class:`RandomSearch`.
+
     Without a scene module every iteration is TM. The model has to follow ``search_phase``, as those built on
     ``SceneModelMixin`` do; ``global`` takes any model with slots inside.
 
@@ -50,7 +60,7 @@ class CooperativeSearchHook(Hook):
 
     Args:
         val_dataloader (dict): Config of the loader that the architecture is trained on; see ``split_dataset``.
-        strategy (str): ``cooperative``, ``independent`` or ``global``.
+        strategy (str): ``cooperative``, ``independent``, ``global`` or ``random``.
         order (int): 2, or 1 for the first-order approximation.
         beta (float): Weight of the task's validation loss in SM's architecture gradient, at least 0 (Eq. 7).
         scene_iters (int): SM iterations a round, at least 1.
@@ -72,6 +82,15 @@ class CooperativeSearchHook(Hook):
         scene_weights (str): ``scene`` trains the weights in each phase by the loss of that phase, as the paper does.
             ``joint`` trains those of both modules by the loss of ordinary training in every iteration, and only the
             architecture alternates: each module then takes as many weight steps as in ``global``.
+        fallback (Genotype | Mapping | str | Path, optional): A genotype by value, file or shipped name, such as
+            ``ssd_plain``, whose operations the slots take that the search leaves undecided; it need not name all.
+            None keeps the most probable candidate there. The genotype marks them in either case.
+        replicas (int): Number of independent searches, at least 1: after its own the run repeats the search of its
+            config with the next seeds, in ``replica_1`` and so on in the work directory. A slot on which they disagree
+            is undecided. One that has ended there, by whichever process, is taken as it is.
+        samples (int): Number of architectures of ``random``, at least 1.
+        metric (str, optional): Name of the validation metric, as the log shows it, that ``random`` judges them by, with
+            the validation of the config; larger is better.
 
     Raises:
         ValueError: If an option has no such value; in ``before_train`` if the model, its wrapper, the validation set or
@@ -99,9 +118,13 @@ class CooperativeSearchHook(Hook):
         patience: int | None = None,
         tolerance: float = 0.01,
         scene_weights: str = 'scene',
+        fallback: GenotypeLike = None,
+        replicas: int = 1,
+        samples: int = 8,
+        metric: str | None = None,
     ) -> None:
         for option, value, choices in (
-            ('strategy', strategy, STRATEGIES),
+            ('strategy', strategy, (*STRATEGIES, 'random')),
             ('scene_weights', scene_weights, SCENE_WEIGHTS),
         ):
             if value not in choices:
@@ -124,6 +147,16 @@ class CooperativeSearchHook(Hook):
             raise ValueError(
                 f'CooperativeSearchHook needs warmup as a number of iterations or a share below 1, not {warmup}.'
             )
+        for option, value in (('replicas', replicas), ('samples', samples)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f'CooperativeSearchHook needs {option} as a whole number of at least 1, not {value!r}.'
+                )
+        if strategy == 'random' and (not isinstance(metric, str) or replicas > 1):
+            raise ValueError(
+                f"CooperativeSearchHook needs with strategy='random' the name of a metric and replicas=1, not "
+                f'metric={metric!r} and replicas={replicas}.'
+            )
         if len(temperature) != 2 or min(temperature) <= 0:
             raise ValueError(f'CooperativeSearchHook needs two temperatures above 0, not {temperature!r}.')
         self.interval = interval
@@ -134,6 +167,13 @@ class CooperativeSearchHook(Hook):
         self._gradient = dict(order=order, beta=beta if strategy == 'cooperative' else 0.0, virtual_lr=virtual_lr)
         self._temperature = temperature
         self._origin = dict(strategy=strategy, order=order, beta=beta, scene_weights=scene_weights)
+        if fallback is not None:
+            self._origin['fallback'] = str(fallback) if isinstance(fallback, (str, Path)) else 'given by value'
+        self._fallback = fallback
+        self._replicas = replicas
+        self._samples, self._metric = samples, metric
+        self._load_from: str | None = None
+        self._stopwatch = StopwatchHook()
         self._loaded: dict[str, Any] | None = None
         self._random_states: list[dict[str, Any]] | None = None
 
@@ -141,8 +181,16 @@ class CooperativeSearchHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the model, build the architect, and restore the state of the run to resume."""
+        self._stopwatch.before_train(runner)
         self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._check(runner)
+        check_model(runner, self.schedule.strategy)
+        if self._replicas > 1:
+            check_replicas(runner, type(self))
+        if self.schedule.strategy == 'random':
+            RandomSearch(runner, self._samples, self._metric, type(self)).run()
+            runner.train_loop.stop_training = True
+            return
+        self._load_from = None if runner._resume else runner._load_from
         loop = runner.train_loop
         self.schedule.start(getattr(self.model, 'scene_module', None) is not None, loop.max_iters)
         steps = {phase: self.schedule.planned_steps(phase) for phase in (Phase.SCENE, Phase.TASK, Phase.JOINT)}
@@ -152,7 +200,9 @@ class CooperativeSearchHook(Hook):
         )
         self.architect.build_schedulers(self._scheduler_cfg, len(loop.dataloader), loop.max_epochs, loop.max_iters)
         self._warn_if_undecidable(runner, steps)
-        self.report = SearchReport(self.model, self.architect.slots[Phase.JOINT], self._origin)
+        slots, statistics = self.architect.slots[Phase.JOINT], self.architect.statistics
+        fallback = load_fallback(self._fallback, slots)
+        self.report = SearchReport(self.model, slots, self._origin, self.schedule, statistics, fallback)
         if runner.iter:
             self._resume(runner)
         else:
@@ -206,12 +256,18 @@ class CooperativeSearchHook(Hook):
         self._random_states = all_gather_object(get_random_state())
 
     def after_train(self, runner: Runner) -> None:
-        """Write the result."""
+        """Write the result, after the replicas have found theirs."""
+        if self.schedule.strategy == 'random':
+            return
         self.schedule.ended = self.schedule.ended or 'the maximum of the training loop was reached'
         records = self.report.history.records
         if not records or records[-1]['iter'] != runner.iter:
             self.report.record(runner, runner.iter, self.schedule.ended)
-        self.report.finish(runner, self.schedule.ended)
+        seconds = self._stopwatch.seconds()
+        if self._replicas > 1:
+            slots = {name: group.candidates for group in self.architect.slots[Phase.JOINT] for name in group.names}
+            self.report.replicas = search_replicas(runner, self._replicas, type(self), slots, self._load_from)
+        self.report.finish(runner, self.schedule.ended, seconds)
 
     @contextmanager
     def _saved_on_failure(self, runner: Runner) -> Iterator[None]:
@@ -234,11 +290,14 @@ class CooperativeSearchHook(Hook):
             **self.architect.state_dict(),
             'records': self.report.history.records,
             'random_states': self._random_states,
+            'load_from': self._load_from,
         }
+        self._stopwatch.before_save_checkpoint(runner, checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the search of a checkpoint until it is known whether the run resumes."""
         self._loaded = checkpoint.get(_KEY)
+        self._stopwatch.after_load_checkpoint(runner, checkpoint)
         if runner._resume and self._loaded is None:  # before its other parts are loaded, which would not fit
             raise ValueError('The checkpoint to resume from holds no search; use it as load_from to start one from it.')
 
@@ -248,6 +307,7 @@ class CooperativeSearchHook(Hook):
         self.architect.load_state_dict(state)
         self.report.history.records = state['records']
         self._random_states = state['random_states']
+        self._load_from = state.get('load_from')
         world = get_world_size()
         if self._random_states is not None and len(self._random_states) != world:
             runner.logger.warning(
@@ -257,27 +317,6 @@ class CooperativeSearchHook(Hook):
             self._random_states = None
 
     # --- Set-up ---------------------------------------------------------------------------------------------------
-
-    def _check(self, runner: Runner) -> None:
-        model, strategy = type(self.model).__name__, self.schedule.strategy
-        if not searchable_slots(self.model):
-            raise ValueError(
-                f'{model} has no searchable slots: build its scene module, neck or head with genotype=None.'
-            )
-        if strategy == 'global':
-            return
-        if not hasattr(self.model, 'search_phase'):
-            raise ValueError(
-                f'The strategy {strategy!r} needs a model with search phases, such as those built on '
-                f"SceneModelMixin; {model} can be searched with strategy='global'."
-            )
-        if getattr(self.model, 'scene_module', None) is not None and self.model.scene_loss is None:
-            raise ValueError(f'The scene phase needs a scene loss, but {model} was built with scene_loss=None.')
-        if is_model_wrapper(runner.model) and not getattr(runner.model, 'find_unused_parameters', True):
-            raise ValueError(
-                f'With several processes the strategy {strategy!r} needs find_unused_parameters=True in the '
-                'config: each phase trains a part of the model.'
-            )
 
     def _warn_if_undecidable(self, runner: Runner, steps: dict[Phase, int]) -> None:
         """Say so if Adam, which moves a parameter by at most its rate per step, cannot reach a decision."""

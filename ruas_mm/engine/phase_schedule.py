@@ -38,6 +38,7 @@ class PhaseSchedule:
 
     Attributes:
         iterations (dict[str, int]): Iterations of each phase so far.
+        architecture_steps (dict[str, int]): Architecture steps of each phase so far, of those that have any.
         ended (str, optional): Why there are no more architecture steps; None while there are.
     """
 
@@ -59,6 +60,7 @@ class PhaseSchedule:
         self.patience = patience
         self.tolerance = tolerance
         self.iterations = {phase.value: 0 for phase in Phase}
+        self.architecture_steps: dict[str, int] = {}
         self.ended: str | None = None
         self._searched_since: dict[str, int] = {}  # phase -> iteration of its first architecture step
         self._scene_ended: int | None = None  # iteration at which `independent` began the task phase
@@ -126,8 +128,9 @@ class PhaseSchedule:
         return not self.ended and self.iterations[phase.value] >= self.warmup_iterations(phase)
 
     def begin_search(self, phase: Phase, iteration: int) -> None:
-        """Note the iteration of an architecture step; the first one of each phase counts."""
+        """Count an architecture step, and note the iteration of the first one of each phase."""
         self._searched_since.setdefault(phase.value, iteration)
+        self.architecture_steps[phase.value] = self.architecture_steps.get(phase.value, 0) + 1
 
     def count(self, phase: Phase) -> None:
         """Count an iteration of a phase."""
@@ -169,6 +172,7 @@ class PhaseSchedule:
             'strategy': self.strategy,
             'iterations': self.iterations,
             'searched_since': self._searched_since,
+            'architecture_steps': self.architecture_steps,
             'scene_ended': self._scene_ended,
             'ended': self.ended,
         }
@@ -189,3 +193,4 @@ class PhaseSchedule:
             )
         self.iterations, self._searched_since = state['iterations'], state['searched_since']
         self._scene_ended, self.ended = state['scene_ended'], state['ended']
+        self.architecture_steps = state.get('architecture_steps', {})  # checkpoints of earlier versions have none

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,12 @@ from mmengine.dist import master_only
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
+from ruas_mm.engine.phase_schedule import PhaseSchedule
 from ruas_mm.engine.search_history import SearchHistory, entropy
-from ruas_mm.search import SearchSlots, derive_genotype
+from ruas_mm.engine.slot_decisions import DECIDED, SlotDecision, agreement, decide, merge_replicas, table
+from ruas_mm.engine.slot_statistics import SlotStatistics
+from ruas_mm.search import Genotype, SearchSlots, derive_genotype, slot_edges
+from ruas_mm.utils.fileio import atomic_write
 
 
 class SearchReport:
@@ -23,16 +29,34 @@ class SearchReport:
         model (BaseModel): The searched model, unwrapped.
         slots (Sequence[SearchSlots]): Its searchable slots.
         origin (dict): Settings of the search, kept in the genotype.
+        schedule (PhaseSchedule): Counts the steps.
+        statistics (SlotStatistics): What the gradients say about the candidates.
+        fallback (Mapping[str, str], optional): Operation by slot for those that are not decided, as
+            :func:`ruas_mm.engine.slot_decisions.load_fallback` returns it. Defaults to none.
 
     Attributes:
         history (SearchHistory): The records so far.
+        replicas (list[dict[str, str]]): The most probable candidate of each slot in the other searches of a run with
+            replicas, once they have ended.
     """
 
-    def __init__(self, model: BaseModel, slots: Sequence[SearchSlots], origin: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        model: BaseModel,
+        slots: Sequence[SearchSlots],
+        origin: dict[str, Any],
+        schedule: PhaseSchedule,
+        statistics: SlotStatistics,
+        fallback: Mapping[str, str] | None = None,
+    ) -> None:
         self.history = SearchHistory()
+        self.replicas: list[dict[str, str]] = []
         self._model = model
         self._slots = slots
         self._origin = origin
+        self._schedule = schedule
+        self._statistics = statistics
+        self._fallback = fallback or {}
 
     @staticmethod
     def genotype_path(runner: Runner) -> Path:
@@ -48,6 +72,7 @@ class SearchReport:
             ended (str, optional): Why the search has ended; None if it has not.
         """
         probabilities = self.history.add(iteration, self._slots)
+        decisions = self.decisions()
         scalars = {}
         lines = []
         for group in self._slots:
@@ -60,6 +85,8 @@ class SearchReport:
                     scalars[f'search/probability/{slot}/{candidate}'] = p
                 best = max(probabilities[slot], key=probabilities[slot].get)
                 choices.append(f'{slot.rpartition(".")[2]} {best} {probabilities[slot][best]:.3f}')
+                if decisions[slot].status != DECIDED:
+                    choices[-1] += f' ({decisions[slot].status})'
             lines.append(f'  {group.prefix} (entropy {mean:.3f} of {most:.3f}): {", ".join(choices)}')
         runner.logger.info('\n'.join([f'Architecture after {iteration} iterations:', *lines]))
         runner.visualizer.add_scalars(scalars, step=iteration)
@@ -74,22 +101,39 @@ class SearchReport:
             iteration (int): Iterations done.
             ended (str): Why the search has ended, for the file.
         """
-        settings = {
+        self._genotype(self._settings(runner, iteration, ended)).save(self.genotype_path(runner))
+
+    def decisions(self) -> dict[str, SlotDecision]:
+        """Return what is known of each slot now."""
+        first = self.history.records[0]['probabilities']
+        decisions = decide(self._slots, self._statistics, first, self._fallback)
+        return merge_replicas(decisions, self.replicas, self._fallback)
+
+    def _settings(self, runner: Runner, iteration: int, ended: str) -> dict[str, Any]:
+        return {
             'config': runner.cfg.filename,
             **self._origin,
             'seed': runner.seed,
             'iterations': iteration,
+            'weight_steps': self._schedule.weight_steps(),
             'ended': ended,
         }
-        derive_genotype(self._model, settings).save(self.genotype_path(runner))
+
+    def _genotype(self, origin: dict[str, Any] | None = None) -> Genotype:
+        """Return the most probable operations, and the fallback's where nothing was decided."""
+        genotype, decisions = derive_genotype(self._model, origin), self.decisions()
+        instead = {slot: decision.choice for slot, decision in decisions.items() if decision.choice != decision.best}
+        undecided = {slot: decision.reason for slot, decision in decisions.items() if decision.status != DECIDED}
+        return replace(genotype, slots={**genotype.slots, **instead}, undecided=undecided)
 
     @master_only
-    def finish(self, runner: Runner, ended: str) -> None:
-        """Write genotype and drawings, and log the command that trains the result.
+    def finish(self, runner: Runner, ended: str, seconds: Mapping[str, float]) -> None:
+        """Write genotype, ``slots.json`` and drawings, and log the decisions and the command that trains the result.
 
         Args:
             runner (Runner): The run.
             ended (str): Why the search has ended.
+            seconds (Mapping[str, float]): What the search cost: ``cpu`` and ``wall``.
         """
         # Here, because matplotlib takes long to import.
         from ruas_mm.visualization.architecture import draw_architecture
@@ -97,9 +141,14 @@ class SearchReport:
 
         path = self.genotype_path(runner)
         self.save_genotype(runner, runner.iter, ended)
-        edges = {name: edge for group in self._slots for name, edge in zip(group.names, group.edges, strict=True)}
-        draw_architecture(derive_genotype(self._model), edges, path.with_name('architecture.png'))
+        draw_architecture(self._genotype(), slot_edges(self._model), path.with_name('architecture.png'))
         plot_probabilities(self.history.records, path.with_name('probabilities.png'))
+        decisions = self.decisions()
+        open_slots = sum(decision.status != DECIDED for decision in decisions.values())
+        runner.logger.info(
+            f'{len(decisions) - open_slots} of {len(decisions)} slots are decided; slots.json says why the others are '
+            f'not:\n{table(decisions)}'
+        )
         searched = Path(runner.cfg.filename or 'CONFIG.py')
         trained = searched.with_name(searched.name.replace('_search', ''))
         option = f'--genotype {shlex.quote(str(path))}'
@@ -110,3 +159,23 @@ class SearchReport:
         runner.logger.info(
             f'The search has ended: {ended}. It found {path} (architecture.png, probabilities.png beside it). {advice}'
         )
+        self._save_slots(runner, ended, decisions, seconds)
+
+    def _save_slots(
+        self, runner: Runner, ended: str, decisions: Mapping[str, SlotDecision], seconds: Mapping[str, float]
+    ) -> None:
+        """Write ``slots.json``: the last file, so that its presence says that the search has ended."""
+        content = {
+            'format': 'ruas_mm.slots',
+            'version': 1,
+            **self._settings(runner, runner.iter, ended),
+            'architecture_steps': self._schedule.architecture_steps,
+            'seconds': dict(seconds),
+        }
+        if self.replicas:
+            best = {slot: decision.best for slot, decision in decisions.items()}
+            candidates = {slot: len(group.candidates) for group in self._slots for slot in group.names}
+            content['agreement'] = agreement([best, *self.replicas], candidates)
+        content['slots'] = {slot: decision.as_dict() for slot, decision in decisions.items()}
+        path = self.genotype_path(runner).with_name('slots.json')
+        atomic_write(path, json.dumps(content, indent=2, allow_nan=False) + '\n')

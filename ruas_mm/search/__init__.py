@@ -1,11 +1,11 @@
 """What may vary in an architecture and how it is decided (torch only)."""
 
 from ruas_mm.search.bilevel import architecture_gradient
-from ruas_mm.search.genotype import Genotype
+from ruas_mm.search.genotype import Genotype, set_genotype
 from ruas_mm.search.mixed_op import MixedOp, reset_scales
 from ruas_mm.search.operations import HIGH_LEVEL_SPACE, OPERATIONS, SCENE_SPACE, Operation, build_operation
 from ruas_mm.search.phase import Phase
-from ruas_mm.search.slots import GenotypeLike, SearchSlots, derive_genotype, searchable_slots
+from ruas_mm.search.slots import GenotypeLike, SearchSlots, derive_genotype, searchable_slots, slot_edges
 
 __all__ = [
     'HIGH_LEVEL_SPACE',
@@ -22,4 +22,6 @@ __all__ = [
     'derive_genotype',
     'reset_scales',
     'searchable_slots',
+    'set_genotype',
+    'slot_edges',
 ]

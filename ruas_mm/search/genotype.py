@@ -29,11 +29,14 @@ class Genotype:
         slots (dict[str, str]): Operation of each slot, by names such as ``scene.distill_1`` or ``ssd_head.loc_2``.
         probabilities (dict[str, dict[str, float]]): What the search believed of each candidate; empty if unknown.
         origin (dict[str, Any]): Where the architecture comes from, for people to read.
+        undecided (dict[str, str]): The slots whose operation the search could not tell from its alternatives, each with
+            the reason in a sentence.
     """
 
     slots: dict[str, str]
     probabilities: dict[str, dict[str, float]] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
+    undecided: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def names() -> list[str]:
@@ -59,7 +62,7 @@ class Genotype:
         if isinstance(source, Genotype):
             return source
         if isinstance(source, Mapping):
-            return cls._checked(dict(source), {}, {}, 'the genotype given')
+            return cls._checked(dict(source), {}, {}, {}, 'the genotype given')
         if not isinstance(source, (str, os.PathLike)):
             raise ValueError(f'A genotype must be a file, a name or a mapping, got {show(source)}.')
         path, text = cls._read(source)
@@ -75,8 +78,8 @@ class Genotype:
             raise ValueError(f'{path} is not a genotype file: expected "format": "{_FORMAT}".')
         if content.get('version') != _VERSION:
             raise ValueError(f'Genotype file {path} has version {show(content.get("version"))}, expected {_VERSION}.')
-        probabilities, origin = content.get('probabilities') or {}, content.get('origin') or {}
-        return cls._checked(content.get('slots'), probabilities, origin, f'genotype file {path}')
+        more = [content.get(key) or {} for key in ('probabilities', 'origin', 'undecided')]
+        return cls._checked(content.get('slots'), *more, f'genotype file {path}')
 
     @classmethod
     def _read(cls, source: str | os.PathLike[str]) -> tuple[Path, bytes]:
@@ -99,7 +102,7 @@ class Genotype:
         return path, text
 
     @classmethod
-    def _checked(cls, slots: Any, probabilities: Any, origin: Any, where: str) -> Genotype:
+    def _checked(cls, slots: Any, probabilities: Any, origin: Any, undecided: Any, where: str) -> Genotype:
         if not isinstance(slots, dict) or not slots:
             raise ValueError(f'No "slots" in {where}: expected a mapping of slot names to operations.')
         for slot, operation in slots.items():
@@ -110,7 +113,7 @@ class Genotype:
                     f'Slot {show(slot)} of {where} has the unknown operation {show(operation)}; '
                     f'the known ones are {", ".join(OPERATIONS)}.'
                 )
-        for name, value in (('probabilities', probabilities), ('origin', origin)):
+        for name, value in (('probabilities', probabilities), ('origin', origin), ('undecided', undecided)):
             if not isinstance(value, dict):
                 raise ValueError(f'"{name}" in {where} is not a mapping.')
         for slot, row in probabilities.items():
@@ -118,7 +121,14 @@ class Genotype:
                 raise ValueError(
                     f'"probabilities" of slot {show(slot)} in {where} must map operations to numbers in [0, 1].'
                 )
-        return cls(slots, probabilities, origin)
+        for slot, reason in undecided.items():
+            if slot not in slots:
+                raise ValueError(f'"undecided" in {where} names slot {show(slot)}, which "slots" does not.')
+            if not isinstance(reason, str):
+                raise ValueError(
+                    f'"undecided" of slot {show(slot)} in {where} must be a reason in words, got {show(reason)}.'
+                )
+        return cls(slots, probabilities, origin, undecided)
 
     def save(self, path: str | Path) -> None:
         """Write the genotype as JSON, first under a temporary name.
@@ -131,6 +141,8 @@ class Genotype:
             content['probabilities'] = self.probabilities
         if self.origin:
             content['origin'] = self.origin
+        if self.undecided:
+            content['undecided'] = self.undecided
         atomic_write(path, json.dumps(content, indent=2) + '\n')
 
     def choose(self, slots: Sequence[str], candidates: Sequence[str]) -> list[str]:
@@ -160,6 +172,27 @@ class Genotype:
                     f'{", ".join(candidates)}.'
                 )
         return [self.slots[slot] for slot in slots]
+
+
+def set_genotype(config: Any, slots: Mapping[str, str]) -> bool:
+    """Give an architecture to every part of a model's config that has the key ``genotype``.
+
+    Args:
+        config (Any): Config of a model, which is changed, or a part of it.
+        slots (Mapping[str, str]): Operation of each slot.
+
+    Returns:
+        bool: Whether any part has that key.
+    """
+    found = False
+    if isinstance(config, dict):
+        if 'genotype' in config:
+            config['genotype'] = slots
+            found = True
+        found |= any([set_genotype(value, slots) for key, value in config.items() if key != 'genotype'])
+    elif isinstance(config, (list, tuple)):
+        found = any([set_genotype(value, slots) for value in config])
+    return found
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

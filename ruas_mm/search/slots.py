@@ -119,6 +119,19 @@ def searchable_slots(model: nn.Module) -> list[SearchSlots]:
     return [module for module in model.modules() if isinstance(module, SearchSlots) and module.searchable]
 
 
+def slot_edges(model: nn.Module) -> dict[str, tuple[str, str]]:
+    """Return the nodes that each slot of a model leads from and to, for drawings.
+
+    Args:
+        model (nn.Module): Any model.
+
+    Returns:
+        dict[str, tuple[str, str]]: By name, also of slots that are not searchable.
+    """
+    modules = [module for module in model.modules() if isinstance(module, SearchSlots)]
+    return {name: edge for module in modules for name, edge in zip(module.names, module.edges, strict=True)}
+
+
 def derive_genotype(model: nn.Module, origin: dict | None = None) -> Genotype:
     """Read off the architecture of a model.
 

@@ -29,6 +29,7 @@ _BOX, _ROOM = 0.34, 0.16  # height of a node, and least distance between nodes i
 _PORTS = {'source': 0.2, 'target': 0.14}  # distance of arrows that leave a node, and that reach it
 _ARC, _LANE = 0.42, 0.32  # distance of arcs above each other, and of arrows between the same two nodes
 _MARGIN, _GAP, _HEAD = 0.18, 0.55, 0.34  # around everything, between cells, and for the title above a cell
+_UNDECIDED = ((0, (3, 1.5)), '? undecided: dashed')  # line of a slot that the search left open, and its legend
 
 
 def draw_architecture(genotype: Genotype, edges: Mapping[str, tuple[str, str]], path: str | Path) -> None:
@@ -77,6 +78,7 @@ class _Arrow:
     label: str
     kind: str
     half: tuple[float, float]
+    undecided: bool = False
     points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     at: float = 0.5
 
@@ -96,8 +98,10 @@ class _Cell:
             label = OPERATIONS[operation].short_name
             if operation in genotype.probabilities.get(slot, {}):
                 label += f' {genotype.probabilities[slot][operation]:.2f}'
+            undecided = slot in genotype.undecided
+            label += ' ?' * undecided
             half = (_extent(label, _LABEL) / 2 + 0.05, _LABEL / 72 / 2 + 0.025)
-            self.arrows.append(_Arrow(*edges[slot], label, kind_of(OPERATIONS[operation]), half))
+            self.arrows.append(_Arrow(*edges[slot], label, kind_of(OPERATIONS[operation]), half, undecided))
         self.nodes = {node: _Node(depth) for node, depth in self._depths().items()}
         self._place_nodes()
         self._route()
@@ -270,6 +274,7 @@ class _Cell:
         for arrow in self.arrows:
             colour = KINDS[arrow.kind][1]
             style = {'arrowstyle': '-|>', 'mutation_scale': 9, 'lw': 1.3, 'color': colour, 'shrinkA': 0, 'shrinkB': 0}
+            style['linestyle'] = _UNDECIDED[0] if arrow.undecided else '-'
             axes.add_patch(FancyArrowPatch(path=Curve(arrow.points + shift), **style, fill=False, zorder=1))
             box = {'boxstyle': 'square,pad=0.15', 'fc': 'white', 'ec': 'none'}
             centre = arrow.centre + shift
@@ -325,7 +330,8 @@ def _cross(a: np.ndarray, b: np.ndarray) -> bool:
 def architecture_figure(genotype: Genotype, edges: Mapping[str, tuple[str, str]]) -> Figure:
     """Draw the found cells: a graph a prefix (``scene``, ``ssd_neck``, …), an arrow a slot, labelled as in Table I.
 
-    The label also has the probability that the search gave the operation, if the genotype knows it.
+    The label also has the probability that the search gave the operation, if the genotype knows it. Slots that the
+    search left undecided have a dashed arrow and a question mark.
 
     Args:
         genotype (Genotype): The architecture.
@@ -348,9 +354,13 @@ def architecture_figure(genotype: Genotype, edges: Mapping[str, tuple[str, str]]
 
     kinds = [kind for kind in KINDS if any(arrow.kind == kind for cell in cells for arrow in cell.arrows)]
     titles = [f'{KINDS[kind][0]}  {kind}' for kind in kinds]
+    handles = [Line2D([], [], color=KINDS[kind][1], lw=2) for kind in kinds]
+    if any(arrow.undecided for cell in cells for arrow in cell.arrows):
+        titles.append(_UNDECIDED[1])
+        handles.append(Line2D([], [], color='#404040', lw=1.3, linestyle=_UNDECIDED[0]))
     needed = max(_extent(title, _LABEL) for title in titles) + 0.75
-    columns = min(len(kinds), max(1, int((width + 2 * _MARGIN) / needed)))
-    legend_height = 0.22 * math.ceil(len(kinds) / columns) + 0.25
+    columns = min(len(titles), max(1, int((width + 2 * _MARGIN) / needed)))
+    legend_height = 0.22 * math.ceil(len(titles) / columns) + 0.25
     width, height = max(width + 2 * _MARGIN, needed), height + 2 * _MARGIN + legend_height
 
     figure = Figure(figsize=(width, height), facecolor='white')
@@ -359,7 +369,6 @@ def architecture_figure(genotype: Genotype, edges: Mapping[str, tuple[str, str]]
     axes.axis('off')
     for cell, (x, y) in zip(cells, offsets, strict=True):
         cell.draw(axes, np.array([x + _MARGIN, height - y - _MARGIN]))
-    handles = [Line2D([], [], color=KINDS[kind][1], lw=2) for kind in kinds]
     axes.legend(handles, titles, ncols=columns, loc='lower center', fontsize=_LABEL, frameon=False, handlelength=1.6)
     return figure
 

@@ -20,11 +20,13 @@ from ruas_mm.search import Genotype, Phase
 TRAIN = [0.9, -0.4, 1.3, 0.2]
 VAL = [0.7, 1.1, -0.6]
 LR, ALPHA_LR = 0.1, 0.3
-# The format of checkpoints since version 0: changing it keeps older searches from resuming.
+# The format of checkpoints: a change must not keep older searches from resuming.
 CHECKPOINT_KEYS = {
     *('strategy', 'optimizer', 'schedulers', 'stream', 'records', 'iterations', 'searched_since', 'scene_ended'),
-    *('ended', 'random_states'),
+    *('ended', 'random_states', 'statistics', 'architecture_steps', 'load_from'),
 }
+# Those that version 0 did not have.
+ADDED_KEYS = ['statistics', 'architecture_steps', 'load_from']
 
 
 @pytest.fixture(autouse=True)
@@ -348,6 +350,8 @@ def test_an_empty_validation_set(tmp_path):
         ({'scene_iters': 0}, ('scene_iters',)),
         ({'patience': 0}, ('patience',)),
         ({'warmup': 1.5}, ('warmup', '1.5')),
+        ({'replicas': 0}, ('replicas', '0')),
+        ({'replicas': 1.5}, ('replicas', '1.5')),
         ({'temperature': (1.0, 0.0)}, ('temperatures above 0', '(1.0, 0.0)')),
     ],
 )
@@ -405,6 +409,20 @@ def test_a_resumed_search_is_the_undisturbed_one(tmp_path, strategy, lr):
     assert trace == expected[12:]  # bit by bit
     assert again.report.history.records == hook.report.history.records
     assert model.seen == whole.model.seen
+
+
+def test_a_checkpoint_of_an_earlier_version_resumes(tmp_path):
+    runner, _, expected = search(tmp_path, epochs=2)
+    runner.train()
+    checkpoint = torch.load(tmp_path / 'run' / 'epoch_1.pth', weights_only=False)
+    for key in ADDED_KEYS:
+        del checkpoint['ruas_search'][key]
+    torch.save(checkpoint, tmp_path / 'old.pth')
+    resumed, hook, trace = search(tmp_path, epochs=2, work_dir='resumed')
+    resumed._load_from, resumed._resume = str(tmp_path / 'old.pth'), True
+    resumed.train()
+    assert trace == expected[4:]
+    assert hook.architect.statistics.steps('task.a') == 2  # those since
 
 
 def test_resuming_another_search_or_none_is_refused(tmp_path):

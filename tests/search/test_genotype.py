@@ -107,6 +107,7 @@ def test_round_trip(tmp_path):
         {'scene.last': 'skip', 'ssd_head.loc_1': 'conv_7x7'},
         {'scene.last': {'skip': 0.1 + 0.2, 'conv_1x1': 1e-17}},
         {'what': 'Grüße', 'epoch': 3},
+        {'ssd_head.loc_1': 'The margin is noise.'},
     )
     path = tmp_path / 'new folder' / 'genotype.json'
     genotype.save(path)
@@ -201,6 +202,9 @@ def test_neither_file_nor_name(source):
         (GOOD | {'slots': {'scene.last': None}}, ["'scene.last'", 'None']),
         (GOOD | {'slots': {'scene.last': ['skip']}}, ["'scene.last'", 'a list']),
         (GOOD | {'slots': {'scene.last': {'skip': 0.5}}}, ["'scene.last'"]),
+        (GOOD | {'undecided': ['scene.last']}, ['"undecided"', 'not a mapping']),
+        (GOOD | {'undecided': {'scene.first': 'noise'}}, ['"undecided"', "'scene.first'"]),
+        (GOOD | {'undecided': {'scene.last': 3}}, ["'scene.last'", 'a reason in words, got 3']),
     ],
 )
 def test_bad_files_are_named(tmp_path, content, words):

@@ -346,6 +346,7 @@ def mutated_genotype(rng):
         'slots': rng.choice([slots] * 9 + values),
         'probabilities': rng.choice([{'scene.last': {'skip': rng.choice([0.5, 2, *values])}}, {}, *values]),
         'origin': rng.choice([{'what': 'a test'}, *values]),
+        'undecided': rng.choice([{'scene.last': rng.choice(['noise', *values])}, {}, *values]),
     }
     text = json.dumps(content).encode()
     return text if rng.random() < 0.5 else mutated(text, rng)

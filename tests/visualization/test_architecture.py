@@ -187,6 +187,18 @@ def test_one_colour_a_kind_of_operation(figures):
     assert len(set.union(*seen.values())) == 5
 
 
+def test_undecided_slots_are_dashed_and_questioned(figures):
+    slots = {'x.a': 'conv_3x3', 'x.b': 'conv_3x3', 'x.c': 'skip'}
+    edges = dict.fromkeys(slots, ('in', 'out'))
+    figure = architecture_figure(Genotype(slots, undecided={'x.b': 'noise'}), edges)
+    found = texts(figure)
+    assert (found['3-C'], found['3-C ?'], found['SC']) == (1, 1, 1)
+    styles = [patch.get_linestyle() for patch in figure.axes[0].patches if isinstance(patch, FancyArrowPatch)]
+    assert len({str(style) for style in styles}) == 2 and styles[0] == styles[2] != styles[1]
+    assert any('undecided' in text for text in found)
+    assert not any('undecided' in text or '?' in text for text in texts(figures['detection']))
+
+
 def test_slot_without_edge():
     edges = {slot: edge for slot, edge in EDGES.items() if slot != 'ssd_head.conf_3'}
     with pytest.raises(ValueError, match=r"slot 'ssd_head.conf_3' is not known"):
