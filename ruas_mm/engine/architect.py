@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ruas_mm.engine.objective import objective, undisturbed
 from ruas_mm.engine.validation_stream import ValidationStream
-from ruas_mm.search import Phase, architecture_gradient, searchable_slots
+from ruas_mm.search import ExponentiatedGradient, Phase, architecture_gradient, searchable_slots
 
 # How far Adam can move a parameter in a search with lr='auto'; two of them can then be 10 apart.
 _TRAVEL = 5.0
@@ -34,7 +34,7 @@ class Architect:
         stream (ValidationStream): The batches that the architecture is trained on.
         optimizer (dict): Config of the optimizer of the architecture parameters. ``lr='auto'`` is 5 divided by the
             planned steps of the parameters' phase, so that Adam, which moves a parameter by about ``lr`` per step at
-            most, can reach a decision.
+            most, can reach a decision; :class:`ruas_mm.ExponentiatedGradient` has no such bound and refuses it.
         steps (dict[Phase, int]): Planned architecture steps of each phase. Defaults to none, which ``lr='auto'`` does
             not allow.
         order (int): 2, or 1 for the first-order approximation. Defaults to 2.
@@ -73,6 +73,11 @@ class Architect:
         self.slots = self._by_phase(searchable_slots(model))
         self.weights = self._by_phase([p for p in model.parameters() if p.requires_grad])
         self.optimizer = OPTIMIZERS.build(self._optimizer_config(optimizer, steps or {}))
+        if optimizer.get('lr') == 'auto' and isinstance(self.optimizer, ExponentiatedGradient):
+            raise ValueError(
+                "lr='auto' is for optimizers whose steps are bounded by the learning rate, such as Adam; lr of "
+                'ExponentiatedGradient must be a number such as 0.1.'
+            )
         self.schedulers: list[Any] = []
 
     def _optimizer_config(self, config: dict, steps: dict[Phase, int]) -> dict[str, Any]:

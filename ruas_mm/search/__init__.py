@@ -1,6 +1,7 @@
 """What may vary in an architecture and how it is decided (torch only)."""
 
 from ruas_mm.search.bilevel import architecture_gradient
+from ruas_mm.search.exponentiated_gradient import ExponentiatedGradient
 from ruas_mm.search.genotype import Genotype
 from ruas_mm.search.mixed_op import MixedOp, reset_scales
 from ruas_mm.search.operations import HIGH_LEVEL_SPACE, OPERATIONS, SCENE_SPACE, Operation, build_operation
@@ -11,6 +12,7 @@ __all__ = [
     'HIGH_LEVEL_SPACE',
     'OPERATIONS',
     'SCENE_SPACE',
+    'ExponentiatedGradient',
     'Genotype',
     'GenotypeLike',
     'MixedOp',
