@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import all_reduce, all_reduce_params
 from mmengine.model import BaseModel
@@ -44,6 +45,12 @@ class Architect:
             among the weights of the phase.
         temperature (tuple[float, float]): Temperature of the softmax at the first and the last step of a phase, above
             0; geometric in between. Defaults to 1 throughout.
+        relaxation (str): What the slots run in training, as the search's steps have it: ``softmax`` mixes all
+            candidates. ``gumbel`` draws one candidate of each slot for each step. ``sampled`` does so for architecture
+            steps, draws uniformly for weight steps, and drops the least probable candidate of each slot at equally
+            spaced moments of a phase, so that the last step has one left; see :class:`ruas_mm.search.SearchSlots`.
+            Defaults to ``softmax``.
+        seed (int): Seed of the draws, at least 0 and the same in all processes. Defaults to 0.
 
     Attributes:
         slots (dict[Phase, list[SearchSlots]]): The searchable slots of each phase.
@@ -61,9 +68,13 @@ class Architect:
         beta: float = 0.0,
         virtual_lr: float | None = None,
         temperature: tuple[float, float] = (1.0, 1.0),
+        relaxation: str = 'softmax',
+        seed: int = 0,
     ) -> None:
         self.model = model
         self.temperature = temperature
+        self.relaxation = relaxation
+        self.seed = seed
         self.stream = stream
         self.order = order
         self.beta = beta
@@ -71,6 +82,8 @@ class Architect:
         scene = getattr(model, 'scene_module', None) or nn.Identity()
         self._in_scene = {id(part) for part in (*scene.modules(), *scene.parameters())}
         self.slots = self._by_phase(searchable_slots(model))
+        for slots in self.slots[Phase.JOINT]:
+            slots.relaxation = relaxation
         self.weights = self._by_phase([p for p in model.parameters() if p.requires_grad])
         self.optimizer = OPTIMIZERS.build(self._optimizer_config(optimizer, steps or {}))
         if optimizer.get('lr') == 'auto' and isinstance(self.optimizer, ExponentiatedGradient):
@@ -93,7 +106,7 @@ class Architect:
         return {**config, 'params': groups, 'lr': max(group['lr'] for group in groups)}
 
     def set_progress(self, phase: Phase, progress: float) -> None:
-        """Set the temperature of a phase's slots.
+        """Set the temperature of a phase's slots, and how many of their candidates are open if these are sampled.
 
         Args:
             phase (Phase): The phase.
@@ -102,6 +115,26 @@ class Architect:
         first, last = self.temperature
         for slots in self.slots[phase]:
             slots.temperature = first * (last / first) ** progress
+            if self.relaxation == 'sampled':
+                most = len(slots.candidates)
+                slots.keep(most - int(progress * (most - 1) + 1e-9))  # progress may be a rounded fraction
+
+    def draw(self, iteration: int, weights: bool = False) -> None:
+        """Draw the candidates of the next step, where the relaxation draws any.
+
+        The draw depends on the seed, the iteration and the architecture parameters alone: all processes make the same
+        one, a resumed run makes those of an undisturbed one, and training's random numbers are left alone.
+
+        Args:
+            iteration (int): Iterations done.
+            weights (bool): Whether the step is one of the weights, not of the architecture.
+        """
+        if self.relaxation == 'softmax':
+            return
+        (seed,) = np.random.SeedSequence((self.seed, iteration, weights)).generate_state(1)
+        generator = torch.Generator().manual_seed(int(seed))
+        for slots in self.slots[Phase.JOINT]:
+            slots.draw(generator, uniform=weights and self.relaxation == 'sampled')
 
     def _by_phase(self, parts: Sequence[Any]) -> dict[Phase, list[Any]]:
         return {
@@ -192,11 +225,14 @@ class Architect:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint; the architecture parameters are part of the model's own state."""
-        return {
+        state = {
             'optimizer': self.optimizer.state_dict(),
             'schedulers': [scheduler.state_dict() for scheduler in self.schedulers],
             'stream': self.stream.state_dict(),
         }
+        if self.relaxation == 'sampled':
+            state['open_candidates'] = [slots.open_candidates for slots in self.slots[Phase.JOINT]]
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state.
@@ -208,6 +244,9 @@ class Architect:
         for scheduler, saved in zip(self.schedulers, state['schedulers'], strict=True):
             scheduler.load_state_dict(saved)
         self.stream.load_state_dict(state['stream'])
+        if self.relaxation == 'sampled' and 'open_candidates' in state:
+            for slots, mask in zip(self.slots[Phase.JOINT], state['open_candidates'], strict=True):
+                slots.open_candidates = mask.cpu()
 
 
 def require_finite(values: Sequence[Tensor], what: str) -> None:

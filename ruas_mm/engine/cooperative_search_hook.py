@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -20,7 +20,7 @@ from ruas_mm.engine.phase_schedule import STRATEGIES, PhaseSchedule
 from ruas_mm.engine.random_state import get_random_state, set_random_state
 from ruas_mm.engine.search_report import SearchReport
 from ruas_mm.engine.validation_stream import ValidationStream
-from ruas_mm.search import Phase, searchable_slots
+from ruas_mm.search import RELAXATIONS, Phase, searchable_slots
 
 _KEY = 'ruas_search'  # of a checkpoint
 
@@ -64,6 +64,11 @@ class CooperativeSearchHook(Hook):
             divided by the number of architecture steps of the phase.
         temperature (tuple[float, float]): Temperature of the softmax at the first and the last architecture step of a
             phase, geometric in between. Records and the genotype's probabilities are those at temperature 1.
+        relaxation (str): What a slot runs in training. ``softmax`` mixes all candidates. ``gumbel`` draws one candidate
+            per slot and step (GDAS). ``sampled`` does so in architecture steps and draws uniformly in weight steps
+            (single path); it drops the least probable candidate of each slot at equally spaced moments of its phase's
+            architecture steps, until the last step has one left. With several processes the last two need
+            ``find_unused_parameters=True``.
         param_scheduler (dict | Sequence[dict], optional): Its schedule, as mmengine's ``param_scheduler``.
         interval (int): Rounds from one record of the architecture to the next.
         patience (int, optional): Ends the search before the loop's end: the genotype unchanged and the architecture
@@ -91,6 +96,7 @@ class CooperativeSearchHook(Hook):
         virtual_lr: float | None = None,
         optimizer: dict | None = None,
         temperature: tuple[float, float] = (1.0, 1.0),
+        relaxation: str = 'softmax',
         param_scheduler: dict | Sequence[dict] | None = None,
         interval: int = 5,
         patience: int | None = None,
@@ -120,6 +126,10 @@ class CooperativeSearchHook(Hook):
             )
         if len(temperature) != 2 or min(temperature) <= 0:
             raise ValueError(f'CooperativeSearchHook needs two temperatures above 0, not {temperature!r}.')
+        if relaxation not in RELAXATIONS:
+            raise ValueError(
+                f'CooperativeSearchHook has no relaxation {relaxation!r}; choose from {", ".join(RELAXATIONS)}.'
+            )
         self.interval = interval
         self.schedule = PhaseSchedule(strategy, scene_iters, task_iters, warmup, patience, tolerance)
         self._val_dataloader = val_dataloader
@@ -127,7 +137,10 @@ class CooperativeSearchHook(Hook):
         self._scheduler_cfg = [param_scheduler] if isinstance(param_scheduler, dict) else list(param_scheduler or ())
         self._gradient = dict(order=order, beta=beta if strategy == 'cooperative' else 0.0, virtual_lr=virtual_lr)
         self._temperature = temperature
+        self._relaxation = relaxation
         self._origin = dict(strategy=strategy, order=order, beta=beta)
+        if relaxation != 'softmax':
+            self._origin['relaxation'] = relaxation
         self._loaded: dict[str, Any] | None = None
         self._random_states: list[dict[str, Any]] | None = None
 
@@ -141,8 +154,17 @@ class CooperativeSearchHook(Hook):
         self.schedule.start(getattr(self.model, 'scene_module', None) is not None, loop.max_iters)
         steps = {phase: self.schedule.planned_steps(phase) for phase in (Phase.SCENE, Phase.TASK, Phase.JOINT)}
         stream = self._build_stream(runner)
+        seed = [runner.seed]
+        broadcast_object_list(seed)  # with diff_rank_seed each process has its own
         self.architect = Architect(
-            self.model, stream, self._optimizer_cfg, steps=steps, temperature=self._temperature, **self._gradient
+            self.model,
+            stream,
+            self._optimizer_cfg,
+            steps=steps,
+            temperature=self._temperature,
+            relaxation=self._relaxation,
+            seed=seed[0],
+            **self._gradient,
         )
         self.architect.build_schedulers(self._scheduler_cfg, len(loop.dataloader), loop.max_epochs, loop.max_iters)
         self._warn_if_undecidable(runner, steps)
@@ -166,10 +188,12 @@ class CooperativeSearchHook(Hook):
             self.architect.set_progress(searched, self.schedule.progress(searched))
         if self.architect.slots[phase] and self.schedule.searches(phase):
             self.schedule.begin_search(phase, runner.iter)
+            self.architect.draw(runner.iter)
             with self._saved_on_failure(runner):
                 losses = self.architect.step(phase, data_batch, runner.optim_wrapper.param_groups)
             for name, value in losses.items():
                 runner.message_hub.update_scalar(f'train/search/val_{name}', value)
+        self.architect.draw(runner.iter, weights=True)
         set_phase(self.model, phase)
 
     def after_train_iter(
@@ -256,6 +280,12 @@ class CooperativeSearchHook(Hook):
             raise ValueError(
                 f'{model} has no searchable slots: build its scene module, neck or head with genotype=None.'
             )
+        expects_all = is_model_wrapper(runner.model) and not getattr(runner.model, 'find_unused_parameters', True)
+        if expects_all and self._relaxation != 'softmax':
+            raise ValueError(
+                f'With several processes relaxation={self._relaxation!r} needs find_unused_parameters=True in the '
+                'config: each step trains the drawn candidates alone.'
+            )
         if strategy == 'global':
             return
         if not hasattr(self.model, 'search_phase'):
@@ -265,7 +295,7 @@ class CooperativeSearchHook(Hook):
             )
         if getattr(self.model, 'scene_module', None) is not None and self.model.scene_loss is None:
             raise ValueError(f'The scene phase needs a scene loss, but {model} was built with scene_loss=None.')
-        if is_model_wrapper(runner.model) and not getattr(runner.model, 'find_unused_parameters', True):
+        if expects_all:
             raise ValueError(
                 f'With several processes the strategy {strategy!r} needs find_unused_parameters=True in the '
                 'config: each phase trains a part of the model.'

@@ -3,15 +3,17 @@
 from ruas_mm.search.bilevel import architecture_gradient
 from ruas_mm.search.exponentiated_gradient import ExponentiatedGradient
 from ruas_mm.search.genotype import Genotype
-from ruas_mm.search.mixed_op import MixedOp, reset_scales
+from ruas_mm.search.mixed_op import DrawnCandidate, MixedOp, reset_scales
 from ruas_mm.search.operations import HIGH_LEVEL_SPACE, OPERATIONS, SCENE_SPACE, Operation, build_operation
 from ruas_mm.search.phase import Phase
-from ruas_mm.search.slots import GenotypeLike, SearchSlots, derive_genotype, searchable_slots
+from ruas_mm.search.slots import RELAXATIONS, GenotypeLike, SearchSlots, derive_genotype, searchable_slots
 
 __all__ = [
     'HIGH_LEVEL_SPACE',
     'OPERATIONS',
+    'RELAXATIONS',
     'SCENE_SPACE',
+    'DrawnCandidate',
     'ExponentiatedGradient',
     'Genotype',
     'GenotypeLike',

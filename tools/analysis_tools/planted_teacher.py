@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
@@ -43,6 +43,15 @@ class Setting(NamedTuple):
     order: int = 1
     warmup: int | float = 0.3
     temperature: tuple[float, float] = (1.0, 0.1)
+    relaxation: str = 'softmax'
+    exponentiated: bool = False
+
+    @property
+    def optimizer(self) -> dict[str, Any]:
+        """Config of the architecture's optimizer."""
+        if self.exponentiated:
+            return dict(type='ruas_mm.ExponentiatedGradient', lr=self.lr)
+        return dict(type='Adam', lr=self.lr, betas=(0.5, 0.999), weight_decay=self.weight_decay)
 
 
 FULL = Setting()
@@ -53,6 +62,9 @@ SETTINGS = {
     'no annealing': FULL._replace(temperature=(1.0, 1.0)),
     'second order': FULL._replace(order=2),
     'no warm-up': FULL._replace(warmup=0),
+    'exponentiated gradient, 0.1': FULL._replace(exponentiated=True, lr=0.1),
+    'gumbel, temperature 10 to 0.1': FULL._replace(relaxation='gumbel', temperature=(10.0, 0.1)),
+    'sampled, temperature 1': FULL._replace(relaxation='sampled', temperature=(1.0, 1.0)),
     'short_search of our configs': Setting(False, 0.02, 5e-4, 2, 15, (1.0, 1.0)),
 }
 
@@ -112,18 +124,22 @@ def finds(teacher: tuple[str, str], setting: Setting, seed: int) -> bool:
     architect = Architect(
         student,
         ValidationStream(DataLoader(validation, batch_size=None), seed=0),
-        dict(type='Adam', lr=setting.lr, betas=(0.5, 0.999), weight_decay=setting.weight_decay),
+        setting.optimizer,
         steps={Phase.JOINT: schedule.planned_steps(Phase.JOINT)},
         order=setting.order,
         temperature=setting.temperature,
+        relaxation=setting.relaxation,
+        seed=seed,
     )
     weights = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], lr=0.02)
     for iteration in range(ITERATIONS):
         batch = train[iteration % BATCHES]
         architect.set_progress(Phase.JOINT, schedule.progress(Phase.JOINT))
         if schedule.searches(Phase.JOINT):
+            architect.draw(iteration)
             architect.step(Phase.JOINT, batch, weights.param_groups)
         schedule.count(Phase.JOINT)
+        architect.draw(iteration, weights=True)
         weights.zero_grad()
         student(**batch)['loss'].backward()
         weights.step()
