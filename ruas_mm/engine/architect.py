@@ -12,6 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from torch import Tensor, nn
 
+from ruas_mm.engine.architecture_cost import ArchitectureCost
 from ruas_mm.engine.objective import objective, undisturbed
 from ruas_mm.engine.validation_stream import ValidationStream
 from ruas_mm.search import ExponentiatedGradient, Phase, architecture_gradient, searchable_slots
@@ -51,6 +52,8 @@ class Architect:
             spaced moments of a phase, so that the last step has one left; see :class:`ruas_mm.search.SearchSlots`.
             Defaults to ``softmax``.
         seed (int): Seed of the draws, at least 0 and the same in all processes. Defaults to 0.
+        cost (ArchitectureCost, optional): What is added to the validation loss; :meth:`measure_cost` comes before the
+            first step. Defaults to nothing.
 
     Attributes:
         slots (dict[Phase, list[SearchSlots]]): The searchable slots of each phase.
@@ -70,11 +73,13 @@ class Architect:
         temperature: tuple[float, float] = (1.0, 1.0),
         relaxation: str = 'softmax',
         seed: int = 0,
+        cost: ArchitectureCost | None = None,
     ) -> None:
         self.model = model
         self.temperature = temperature
         self.relaxation = relaxation
         self.seed = seed
+        self.cost = cost
         self.stream = stream
         self.order = order
         self.beta = beta
@@ -118,6 +123,13 @@ class Architect:
             if self.relaxation == 'sampled':
                 most = len(slots.candidates)
                 slots.keep(most - int(progress * (most - 1) + 1e-9))  # progress may be a rounded fraction
+
+    def measure_cost(self) -> None:
+        """Measure the cost of all candidates, if there is one, on the first validation batch, which is not used up."""
+        if self.cost is not None:
+            place = self.stream.state_dict()
+            self.cost.measure(self.model, next(self.stream))
+            self.stream.load_state_dict(place)
 
     def draw(self, iteration: int, weights: bool = False) -> None:
         """Draw the candidates of the next step, where the relaxation draws any.
@@ -203,6 +215,9 @@ class Architect:
                 beta=self.beta,
                 average=_average,
             )
+        if self.cost is not None and self.cost.weight:
+            terms = self.cost.gradients(self.slots[phase])
+            gradients = [gradient + term for gradient, term in zip(gradients, terms, strict=True)]
         require_finite(gradients, f'architecture gradient of the {phase.value} phase')
         before = [alpha.detach().clone() for alpha in alphas]
         for alpha, gradient in zip(alphas, gradients, strict=True):
@@ -232,6 +247,8 @@ class Architect:
         }
         if self.relaxation == 'sampled':
             state['open_candidates'] = [slots.open_candidates for slots in self.slots[Phase.JOINT]]
+        if self.cost is not None:
+            state['cost'] = self.cost.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -247,6 +264,8 @@ class Architect:
         if self.relaxation == 'sampled' and 'open_candidates' in state:
             for slots, mask in zip(self.slots[Phase.JOINT], state['open_candidates'], strict=True):
                 slots.open_candidates = mask.cpu()
+        if self.cost is not None and 'cost' in state:
+            self.cost.load_state_dict(state['cost'])
 
 
 def require_finite(values: Sequence[Tensor], what: str) -> None:

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ruas_mm.engine.architect import Architect, SearchError, require_finite
+from ruas_mm.engine.architecture_cost import ArchitectureCost
 from ruas_mm.engine.objective import set_phase
 from ruas_mm.engine.phase_schedule import STRATEGIES, PhaseSchedule
 from ruas_mm.engine.random_state import get_random_state, set_random_state
@@ -69,6 +70,8 @@ class CooperativeSearchHook(Hook):
             (single path); it drops the least probable candidate of each slot at equally spaced moments of its phase's
             architecture steps, until the last step has one left. With several processes the last two need
             ``find_unused_parameters=True``.
+        cost (dict, optional): ``dict(type='macs' | 'params' | 'latency', weight=…, reference=None)`` adds weight *
+            expected cost / reference to the architecture's objective; see :class:`ruas_mm.engine.ArchitectureCost`.
         param_scheduler (dict | Sequence[dict], optional): Its schedule, as mmengine's ``param_scheduler``.
         interval (int): Rounds from one record of the architecture to the next.
         patience (int, optional): Ends the search before the loop's end: the genotype unchanged and the architecture
@@ -97,6 +100,7 @@ class CooperativeSearchHook(Hook):
         optimizer: dict | None = None,
         temperature: tuple[float, float] = (1.0, 1.0),
         relaxation: str = 'softmax',
+        cost: dict | None = None,
         param_scheduler: dict | Sequence[dict] | None = None,
         interval: int = 5,
         patience: int | None = None,
@@ -141,6 +145,9 @@ class CooperativeSearchHook(Hook):
         self._origin = dict(strategy=strategy, order=order, beta=beta)
         if relaxation != 'softmax':
             self._origin['relaxation'] = relaxation
+        self._cost = None if cost is None else ArchitectureCost(**cost)
+        if cost is not None:
+            self._origin['cost'] = dict(cost)
         self._loaded: dict[str, Any] | None = None
         self._random_states: list[dict[str, Any]] | None = None
 
@@ -164,11 +171,13 @@ class CooperativeSearchHook(Hook):
             temperature=self._temperature,
             relaxation=self._relaxation,
             seed=seed[0],
+            cost=self._cost,
             **self._gradient,
         )
         self.architect.build_schedulers(self._scheduler_cfg, len(loop.dataloader), loop.max_epochs, loop.max_iters)
         self._warn_if_undecidable(runner, steps)
-        self.report = SearchReport(self.model, self.architect.slots[Phase.JOINT], self._origin)
+        self.architect.measure_cost()
+        self.report = SearchReport(self.model, self.architect.slots[Phase.JOINT], self._origin, self._cost)
         if runner.iter:
             self._resume(runner)
         else:

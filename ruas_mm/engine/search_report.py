@@ -12,6 +12,7 @@ from mmengine.dist import master_only
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
+from ruas_mm.engine.architecture_cost import ArchitectureCost
 from ruas_mm.engine.search_history import SearchHistory, entropy
 from ruas_mm.search import SearchSlots, derive_genotype
 
@@ -23,16 +24,24 @@ class SearchReport:
         model (BaseModel): The searched model, unwrapped.
         slots (Sequence[SearchSlots]): Its searchable slots.
         origin (dict): Settings of the search, kept in the genotype.
+        cost (ArchitectureCost, optional): Measured costs to report along with the architecture.
 
     Attributes:
         history (SearchHistory): The records so far.
     """
 
-    def __init__(self, model: BaseModel, slots: Sequence[SearchSlots], origin: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        model: BaseModel,
+        slots: Sequence[SearchSlots],
+        origin: dict[str, Any],
+        cost: ArchitectureCost | None = None,
+    ) -> None:
         self.history = SearchHistory()
         self._model = model
         self._slots = slots
         self._origin = origin
+        self._cost = cost
 
     @staticmethod
     def genotype_path(runner: Runner) -> Path:
@@ -61,6 +70,11 @@ class SearchReport:
                 best = max(probabilities[slot], key=probabilities[slot].get)
                 choices.append(f'{slot.rpartition(".")[2]} {best} {probabilities[slot][best]:.3f}')
             lines.append(f'  {group.prefix} (entropy {mean:.3f} of {most:.3f}): {", ".join(choices)}')
+        if self._cost is not None:
+            expected, derived = self._cost.expected(self._slots).item(), self._cost.derived(self._slots)
+            scalars.update({'search/cost/expected': expected, 'search/cost/derived': derived})
+            reference = f'{expected:.4g} expected, {derived:.4g} derived, reference {self._cost.reference:.4g}'
+            lines.append(f'  {self._cost.type}: {reference}')
         runner.logger.info('\n'.join([f'Architecture after {iteration} iterations:', *lines]))
         runner.visualizer.add_scalars(scalars, step=iteration)
         self.save_genotype(runner, iteration, ended or 'not ended yet')

@@ -78,9 +78,14 @@ class MixedOp(nn.Module):
             channel, times a scale that all candidates share and learn. Otherwise the size of a candidate's weights
             can make up for its probability, and the architecture parameters decide little. Defaults to False.
 
+    Attributes:
+        slot (str): Name of the slot that it belongs to, as in genotypes; empty if it belongs to none.
+
     Raises:
         ValueError: If a candidate is unknown, or adds its input to an output of another shape.
     """
+
+    slot = ''
 
     def __init__(
         self,

@@ -103,7 +103,9 @@ class SearchSlots(nn.Module):
             nn.Module: A mixed operation, or the chosen one.
         """
         if self.searchable:
-            return MixedOp(self.candidates, in_channels, out_channels, stride, merged, self.normalise)
+            operation = MixedOp(self.candidates, in_channels, out_channels, stride, merged, self.normalise)
+            operation.slot = self.names[index]
+            return operation
         return build_operation(self.choices[index], in_channels, out_channels, stride)
 
     def probs(self) -> Sequence[Tensor | DrawnCandidate | None]:
@@ -127,6 +129,21 @@ class SearchSlots(nn.Module):
             return tuple(map(DrawnCandidate, indices.tolist()))
         soft = (logits / self.temperature).softmax(dim=-1).gather(-1, indices[:, None]).squeeze(-1)
         return tuple(map(DrawnCandidate, indices.tolist(), soft - soft.detach() + 1))
+
+    def distribution(self, alphas: Tensor | None = None) -> Tensor:
+        """Return the share that each candidate has in what architecture steps run, differentiable.
+
+        Args:
+            alphas (Tensor, optional): Architecture parameters to take; the slots' own by default.
+
+        Returns:
+            Tensor: The weights of the mixture, which follow the temperature, or the probabilities of the draw, which do
+            not; shape (slots, candidates).
+        """
+        alphas = self.alphas if alphas is None else alphas
+        if self.relaxation == 'softmax':
+            return (alphas / self.temperature).softmax(dim=-1)
+        return alphas.masked_fill(~self.open_candidates.to(alphas.device), -torch.inf).softmax(dim=-1)
 
     def draw(self, generator: torch.Generator | None = None, uniform: bool = False) -> None:
         """Draw the candidates that :meth:`probs` returns from now on, given the parameters at that time.
