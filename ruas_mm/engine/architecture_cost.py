@@ -16,7 +16,7 @@ from ruas_mm.engine.objective import objective, undisturbed
 from ruas_mm.search import OPERATIONS, MixedOp, Phase, SearchSlots, searchable_slots
 
 TYPES = ('macs', 'params', 'latency')
-_MEASURED_FOR = 0.02  # seconds per candidate and shape
+_MEASURED_FOR = 0.05  # seconds per candidate and shape
 
 
 class ArchitectureCost:

@@ -33,9 +33,12 @@ class Trace(Hook):
         self.alphas.append(torch.cat([part.slots.alphas.flatten() for part in parts]))
 
 
-def search(strategy, work_dir, batch_size, noise=0.0, epochs=3, resume=None, relaxation='softmax', **distributed):
+def search(
+    strategy, work_dir, batch_size, noise=0.0, epochs=3, resume=None, relaxation='softmax', cost=None, **distributed
+):
     """Return the trajectory of the architecture."""
-    options = dict(strategy=strategy, beta=0.8, scene_iters=2, task_iters=2, interval=1, relaxation=relaxation)
+    options = dict(strategy=strategy, beta=0.8, scene_iters=2, task_iters=2, interval=1)
+    options.update(relaxation=relaxation, cost=cost)
     hook = CooperativeSearchHook(loader(VAL, batch_size), optimizer=dict(type='Adam', lr=0.05), **options)
     trace = Trace()
     Runner(
@@ -67,6 +70,8 @@ def search_on_this_rank(out):
     found = {strategy: together(strategy, strategy) for strategy in STRATEGIES}
     for relaxation in DRAWING:
         found[relaxation] = together('cooperative', relaxation, relaxation=relaxation)
+    latency = dict(type='latency', weight=10.0)  # each rank would measure another one
+    found['latency'] = together('global', 'latency', relaxation='gumbel', cost=latency)
     found['noisy'] = together('cooperative', 'noisy', noise=0.2)
     found['resumed'] = together('cooperative', 'resumed', noise=0.2, resume=f'{out}/noisy/epoch_2.pth')
     for name, strategy, relaxation in (('refused', 'cooperative', 'softmax'), ('refused draws', 'global', 'gumbel')):
@@ -101,7 +106,7 @@ def test_ranks_draw_the_candidates_that_one_process_draws(ranks, relaxation, tmp
     torch.testing.assert_close(ranks[0][relaxation], expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize('run', [*STRATEGIES, *DRAWING, 'noisy', 'resumed'])
+@pytest.mark.parametrize('run', [*STRATEGIES, *DRAWING, 'latency', 'noisy', 'resumed'])
 def test_ranks_hold_one_architecture_bit_by_bit(ranks, run):
     assert torch.equal(ranks[0][run], ranks[1][run])
 

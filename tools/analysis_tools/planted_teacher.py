@@ -30,7 +30,7 @@ from ruas_mm.engine.phase_schedule import PhaseSchedule
 from ruas_mm.engine.validation_stream import ValidationStream
 from ruas_mm.search import HIGH_LEVEL_SPACE, OPERATIONS, Phase, SearchSlots, build_operation
 
-CHANNELS, SIZE, BATCHES, BATCH_SIZE, ITERATIONS = 4, 16, 8, 4, 100
+CHANNELS, SIZE, BATCHES, BATCH_SIZE = 4, 16, 8, 4
 TEACHERS = (('dil_conv_3x3_d6', 'conv_3x3'), ('dil_conv_7x7_d2', 'dil_conv_3x3_d6'))
 
 
@@ -45,6 +45,7 @@ class Setting(NamedTuple):
     temperature: tuple[float, float] = (1.0, 0.1)
     relaxation: str = 'softmax'
     exponentiated: bool = False
+    iterations: int = 100
 
     @property
     def optimizer(self) -> dict[str, Any]:
@@ -63,8 +64,12 @@ SETTINGS = {
     'second order': FULL._replace(order=2),
     'no warm-up': FULL._replace(warmup=0),
     'exponentiated gradient, 0.1': FULL._replace(exponentiated=True, lr=0.1),
-    'gumbel, temperature 10 to 0.1': FULL._replace(relaxation='gumbel', temperature=(10.0, 0.1)),
-    'sampled, temperature 1': FULL._replace(relaxation='sampled', temperature=(1.0, 1.0)),
+    'gumbel, temperature 10 to 0.1, 300 iterations': FULL._replace(
+        relaxation='gumbel', temperature=(10.0, 0.1), iterations=300
+    ),
+    'sampled, temperature 1, 300 iterations': FULL._replace(
+        relaxation='sampled', temperature=(1.0, 1.0), iterations=300
+    ),
     'short_search of our configs': Setting(False, 0.02, 5e-4, 2, 15, (1.0, 1.0)),
 }
 
@@ -120,7 +125,7 @@ def finds(teacher: tuple[str, str], setting: Setting, seed: int) -> bool:
     train, validation = make_batches(operations), make_batches(operations)
     student = Student(setting.normalise)
     schedule = PhaseSchedule('global', warmup=setting.warmup)
-    schedule.start(False, ITERATIONS)
+    schedule.start(False, setting.iterations)
     architect = Architect(
         student,
         ValidationStream(DataLoader(validation, batch_size=None), seed=0),
@@ -132,7 +137,7 @@ def finds(teacher: tuple[str, str], setting: Setting, seed: int) -> bool:
         seed=seed,
     )
     weights = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], lr=0.02)
-    for iteration in range(ITERATIONS):
+    for iteration in range(setting.iterations):
         batch = train[iteration % BATCHES]
         architect.set_progress(Phase.JOINT, schedule.progress(Phase.JOINT))
         if schedule.searches(Phase.JOINT):
