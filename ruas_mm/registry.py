@@ -66,6 +66,9 @@ COMPONENTS: dict[str, dict[str, str]] = {
         'LoadedWeightsHook': 'ruas_mm.engine',
         'EnhanceVisualizationHook': 'ruas_mm.visualization.enhancement_hook',
     },
+    'optimizer': {
+        'ExponentiatedGradient': 'ruas_mm.search',
+    },
     'visualizer': {
         'RUASDetVisualizer': 'ruas_mm.visualization.detection',
         'RUASSegVisualizer': 'ruas_mm.visualization.segmentation',
@@ -155,4 +158,5 @@ DATASETS = _CHILDREN['DATASETS']
 TRANSFORMS = _CHILDREN['TRANSFORMS']
 METRICS = _CHILDREN['METRICS']
 HOOKS = _CHILDREN['HOOKS']
+OPTIMIZERS = _CHILDREN['OPTIMIZERS']
 VISUALIZERS = _CHILDREN['VISUALIZERS']

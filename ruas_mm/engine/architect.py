@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import all_reduce, all_reduce_params
 from mmengine.model import BaseModel
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from torch import Tensor, nn
 
+from ruas_mm.engine.architecture_cost import ArchitectureCost
 from ruas_mm.engine.objective import objective, undisturbed
 from ruas_mm.engine.slot_statistics import SlotStatistics
 from ruas_mm.engine.validation_stream import ValidationStream
-from ruas_mm.search import Phase, architecture_gradient, searchable_slots
+from ruas_mm.search import ExponentiatedGradient, Phase, architecture_gradient, searchable_slots
 
 # How far Adam can move a parameter in a search with lr='auto'; two of them can then be 10 apart.
 _TRAVEL = 5.0
@@ -35,7 +37,7 @@ class Architect:
         stream (ValidationStream): The batches that the architecture is trained on.
         optimizer (dict): Config of the optimizer of the architecture parameters. ``lr='auto'`` is 5 divided by the
             planned steps of the parameters' phase, so that Adam, which moves a parameter by about ``lr`` per step at
-            most, can reach a decision.
+            most, can reach a decision; :class:`ruas_mm.ExponentiatedGradient` has no such bound and refuses it.
         steps (dict[Phase, int]): Planned architecture steps of each phase. Defaults to none, which ``lr='auto'`` does
             not allow.
         order (int): 2, or 1 for the first-order approximation. Defaults to 2.
@@ -45,6 +47,14 @@ class Architect:
             among the weights of the phase.
         temperature (tuple[float, float]): Temperature of the softmax at the first and the last step of a phase, above
             0; geometric in between. Defaults to 1 throughout.
+        relaxation (str): What the slots run in training, as the search's steps have it: ``softmax`` mixes all
+            candidates. ``gumbel`` draws one candidate of each slot for each step. ``sampled`` does so for architecture
+            steps, draws uniformly for weight steps, and drops the least probable candidate of each slot at equally
+            spaced moments of a phase, so that the last step has one left; see :class:`ruas_mm.search.SearchSlots`.
+            Defaults to ``softmax``.
+        seed (int): Seed of the draws, at least 0 and the same in all processes. Defaults to 0.
+        cost (ArchitectureCost, optional): What is added to the validation loss; :meth:`measure_cost` comes before the
+            first step. Defaults to nothing.
 
     Attributes:
         slots (dict[Phase, list[SearchSlots]]): The searchable slots of each phase.
@@ -63,9 +73,15 @@ class Architect:
         beta: float = 0.0,
         virtual_lr: float | None = None,
         temperature: tuple[float, float] = (1.0, 1.0),
+        relaxation: str = 'softmax',
+        seed: int = 0,
+        cost: ArchitectureCost | None = None,
     ) -> None:
         self.model = model
         self.temperature = temperature
+        self.relaxation = relaxation
+        self.seed = seed
+        self.cost = cost
         self.stream = stream
         self.order = order
         self.beta = beta
@@ -74,8 +90,15 @@ class Architect:
         self._in_scene = {id(part) for part in (*scene.modules(), *scene.parameters())}
         self.slots = self._by_phase(searchable_slots(model))
         self.statistics = SlotStatistics(self.slots[Phase.JOINT])
+        for slots in self.slots[Phase.JOINT]:
+            slots.relaxation = relaxation
         self.weights = self._by_phase([p for p in model.parameters() if p.requires_grad])
         self.optimizer = OPTIMIZERS.build(self._optimizer_config(optimizer, steps or {}))
+        if optimizer.get('lr') == 'auto' and isinstance(self.optimizer, ExponentiatedGradient):
+            raise ValueError(
+                "lr='auto' is for optimizers whose steps are bounded by the learning rate, such as Adam; lr of "
+                'ExponentiatedGradient must be a number such as 0.1.'
+            )
         self.schedulers: list[Any] = []
 
     def _optimizer_config(self, config: dict, steps: dict[Phase, int]) -> dict[str, Any]:
@@ -91,7 +114,7 @@ class Architect:
         return {**config, 'params': groups, 'lr': max(group['lr'] for group in groups)}
 
     def set_progress(self, phase: Phase, progress: float) -> None:
-        """Set the temperature of a phase's slots.
+        """Set the temperature of a phase's slots, and how many of their candidates are open if these are sampled.
 
         Args:
             phase (Phase): The phase.
@@ -100,6 +123,33 @@ class Architect:
         first, last = self.temperature
         for slots in self.slots[phase]:
             slots.temperature = first * (last / first) ** progress
+            if self.relaxation == 'sampled':
+                most = len(slots.candidates)
+                slots.keep(most - int(progress * (most - 1) + 1e-9))  # progress may be a rounded fraction
+
+    def measure_cost(self) -> None:
+        """Measure the cost of all candidates, if there is one, on the first validation batch, which is not used up."""
+        if self.cost is not None:
+            place = self.stream.state_dict()
+            self.cost.measure(self.model, next(self.stream))
+            self.stream.load_state_dict(place)
+
+    def draw(self, iteration: int, weights: bool = False) -> None:
+        """Draw the candidates of the next step, where the relaxation draws any.
+
+        The draw depends on the seed, the iteration and the architecture parameters alone: all processes make the same
+        one, a resumed run makes those of an undisturbed one, and training's random numbers are left alone.
+
+        Args:
+            iteration (int): Iterations done.
+            weights (bool): Whether the step is one of the weights, not of the architecture.
+        """
+        if self.relaxation == 'softmax':
+            return
+        (seed,) = np.random.SeedSequence((self.seed, iteration, weights)).generate_state(1)
+        generator = torch.Generator().manual_seed(int(seed))
+        for slots in self.slots[Phase.JOINT]:
+            slots.draw(generator, uniform=weights and self.relaxation == 'sampled')
 
     def _by_phase(self, parts: Sequence[Any]) -> dict[Phase, list[Any]]:
         return {
@@ -174,6 +224,9 @@ class Architect:
                 beta=self.beta,
                 average=_average,
             )
+        if self.cost is not None and self.cost.weight:
+            terms = self.cost.gradients(self.slots[phase])
+            gradients = [gradient + term for gradient, term in zip(gradients, terms, strict=True)]
         require_finite(gradients, f'architecture gradient of the {phase.value} phase')
         self.statistics.add(self.slots[phase], gradients)
         before = [alpha.detach().clone() for alpha in alphas]
@@ -197,12 +250,17 @@ class Architect:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint; the architecture parameters are part of the model's own state."""
-        return {
+        state = {
             'optimizer': self.optimizer.state_dict(),
             'schedulers': [scheduler.state_dict() for scheduler in self.schedulers],
             'stream': self.stream.state_dict(),
             'statistics': self.statistics.state_dict(),
         }
+        if self.relaxation == 'sampled':
+            state['open_candidates'] = [slots.open_candidates for slots in self.slots[Phase.JOINT]]
+        if self.cost is not None:
+            state['cost'] = self.cost.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state.
@@ -216,6 +274,11 @@ class Architect:
         self.stream.load_state_dict(state['stream'])
         if 'statistics' in state:  # checkpoints of earlier versions have none
             self.statistics.load_state_dict(state['statistics'])
+        if self.relaxation == 'sampled' and 'open_candidates' in state:
+            for slots, mask in zip(self.slots[Phase.JOINT], state['open_candidates'], strict=True):
+                slots.open_candidates = mask.cpu()
+        if self.cost is not None and 'cost' in state:
+            self.cost.load_state_dict(state['cost'])
 
 
 def require_finite(values: Sequence[Tensor], what: str) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ruas_mm.engine.architect import Architect, SearchError, require_finite
+from ruas_mm.engine.architecture_cost import ArchitectureCost
 from ruas_mm.engine.model_check import check_model
 from ruas_mm.engine.objective import set_phase
 from ruas_mm.engine.phase_schedule import SCENE_WEIGHTS, STRATEGIES, PhaseSchedule
@@ -26,7 +27,7 @@ from ruas_mm.engine.search_report import SearchReport
 from ruas_mm.engine.slot_decisions import load_fallback
 from ruas_mm.engine.stopwatch_hook import StopwatchHook
 from ruas_mm.engine.validation_stream import ValidationStream
-from ruas_mm.search import GenotypeLike, Phase
+from ruas_mm.search import RELAXATIONS, GenotypeLike, Phase
 
 _KEY = 'ruas_search'  # of a checkpoint
 
@@ -74,6 +75,13 @@ class CooperativeSearchHook(Hook):
             divided by the number of architecture steps of the phase.
         temperature (tuple[float, float]): Temperature of the softmax at the first and the last architecture step of a
             phase, geometric in between. Records and the genotype's probabilities are those at temperature 1.
+        relaxation (str): What a slot runs in training. ``softmax`` mixes all candidates. ``gumbel`` draws one candidate
+            per slot and step (GDAS). ``sampled`` does so in architecture steps and draws uniformly in weight steps
+            (single path); it drops the least probable candidate of each slot at equally spaced moments of its phase's
+            architecture steps, until the last step has one left. With several processes the last two need
+            ``find_unused_parameters=True``.
+        cost (dict, optional): ``dict(type='macs' | 'params' | 'latency', weight=…, reference=None)`` adds weight *
+            expected cost / reference to the architecture's objective; see :class:`ruas_mm.engine.ArchitectureCost`.
         param_scheduler (dict | Sequence[dict], optional): Its schedule, as mmengine's ``param_scheduler``.
         interval (int): Rounds from one record of the architecture to the next.
         patience (int, optional): Ends the search before the loop's end: the genotype unchanged and the architecture
@@ -113,6 +121,8 @@ class CooperativeSearchHook(Hook):
         virtual_lr: float | None = None,
         optimizer: dict | None = None,
         temperature: tuple[float, float] = (1.0, 1.0),
+        relaxation: str = 'softmax',
+        cost: dict | None = None,
         param_scheduler: dict | Sequence[dict] | None = None,
         interval: int = 5,
         patience: int | None = None,
@@ -159,6 +169,10 @@ class CooperativeSearchHook(Hook):
             )
         if len(temperature) != 2 or min(temperature) <= 0:
             raise ValueError(f'CooperativeSearchHook needs two temperatures above 0, not {temperature!r}.')
+        if relaxation not in RELAXATIONS:
+            raise ValueError(
+                f'CooperativeSearchHook has no relaxation {relaxation!r}; choose from {", ".join(RELAXATIONS)}.'
+            )
         self.interval = interval
         self.schedule = PhaseSchedule(strategy, scene_iters, task_iters, warmup, patience, tolerance, scene_weights)
         self._val_dataloader = val_dataloader
@@ -167,6 +181,12 @@ class CooperativeSearchHook(Hook):
         self._gradient = dict(order=order, beta=beta if strategy == 'cooperative' else 0.0, virtual_lr=virtual_lr)
         self._temperature = temperature
         self._origin = dict(strategy=strategy, order=order, beta=beta, scene_weights=scene_weights)
+        self._relaxation = relaxation
+        if relaxation != 'softmax':
+            self._origin['relaxation'] = relaxation
+        self._cost = None if cost is None else ArchitectureCost(**cost)
+        if cost is not None:
+            self._origin['cost'] = dict(cost)
         if fallback is not None:
             self._origin['fallback'] = str(fallback) if isinstance(fallback, (str, Path)) else 'given by value'
         self._fallback = fallback
@@ -183,7 +203,7 @@ class CooperativeSearchHook(Hook):
         """Check the model, build the architect, and restore the state of the run to resume."""
         self._stopwatch.before_train(runner)
         self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        check_model(runner, self.schedule.strategy)
+        check_model(runner, self.schedule.strategy, self._relaxation)
         if self._replicas > 1:
             check_replicas(runner, type(self))
         if self.schedule.strategy == 'random':
@@ -195,14 +215,25 @@ class CooperativeSearchHook(Hook):
         self.schedule.start(getattr(self.model, 'scene_module', None) is not None, loop.max_iters)
         steps = {phase: self.schedule.planned_steps(phase) for phase in (Phase.SCENE, Phase.TASK, Phase.JOINT)}
         stream = self._build_stream(runner)
+        seed = [runner.seed]
+        broadcast_object_list(seed)  # with diff_rank_seed each process has its own
         self.architect = Architect(
-            self.model, stream, self._optimizer_cfg, steps=steps, temperature=self._temperature, **self._gradient
+            self.model,
+            stream,
+            self._optimizer_cfg,
+            steps=steps,
+            temperature=self._temperature,
+            relaxation=self._relaxation,
+            seed=seed[0],
+            cost=self._cost,
+            **self._gradient,
         )
         self.architect.build_schedulers(self._scheduler_cfg, len(loop.dataloader), loop.max_epochs, loop.max_iters)
         self._warn_if_undecidable(runner, steps)
+        self.architect.measure_cost()
         slots, statistics = self.architect.slots[Phase.JOINT], self.architect.statistics
         fallback = load_fallback(self._fallback, slots)
-        self.report = SearchReport(self.model, slots, self._origin, self.schedule, statistics, fallback)
+        self.report = SearchReport(self.model, slots, self._origin, self.schedule, statistics, fallback, self._cost)
         if runner.iter:
             self._resume(runner)
         else:
@@ -222,12 +253,14 @@ class CooperativeSearchHook(Hook):
             self.architect.set_progress(searched, self.schedule.progress(searched))
         if self.architect.slots[phase] and self.schedule.searches(phase):
             self.schedule.begin_search(phase, runner.iter)
+            self.architect.draw(runner.iter)
             with self._saved_on_failure(runner):
                 losses = self.architect.step(
                     phase, data_batch, runner.optim_wrapper.param_groups, self.schedule.weight_phase(phase)
                 )
             for name, value in losses.items():
                 runner.message_hub.update_scalar(f'train/search/val_{name}', value)
+        self.architect.draw(runner.iter, weights=True)
         set_phase(self.model, self.schedule.weight_phase(phase))
 
     def after_train_iter(

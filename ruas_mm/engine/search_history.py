@@ -70,6 +70,13 @@ class SearchHistory:
             for then in (record[slot] for record in before):
                 if max(then, key=then.get) != choice:
                     return False
-                if any(abs(math.log(p / then[name])) >= tolerance for name, p in now[slot].items()):
+                if any(_moved(then[name], p) >= tolerance for name, p in now[slot].items()):
                     return False
         return True
+
+
+def _moved(then: float, now: float) -> float:
+    """Return how far the logarithm of a probability has moved; 0 is the probability of a closed candidate."""
+    if then == now:
+        return 0.0
+    return abs(math.log(now / then)) if then and now else math.inf

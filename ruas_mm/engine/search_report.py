@@ -14,6 +14,7 @@ from mmengine.dist import master_only
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
+from ruas_mm.engine.architecture_cost import ArchitectureCost
 from ruas_mm.engine.phase_schedule import PhaseSchedule
 from ruas_mm.engine.search_history import SearchHistory, entropy
 from ruas_mm.engine.slot_decisions import DECIDED, SlotDecision, agreement, decide, merge_replicas, table
@@ -33,6 +34,7 @@ class SearchReport:
         statistics (SlotStatistics): What the gradients say about the candidates.
         fallback (Mapping[str, str], optional): Operation by slot for those that are not decided, as
             :func:`ruas_mm.engine.slot_decisions.load_fallback` returns it. Defaults to none.
+        cost (ArchitectureCost, optional): Measured costs to report along with the architecture.
 
     Attributes:
         history (SearchHistory): The records so far.
@@ -48,6 +50,7 @@ class SearchReport:
         schedule: PhaseSchedule,
         statistics: SlotStatistics,
         fallback: Mapping[str, str] | None = None,
+        cost: ArchitectureCost | None = None,
     ) -> None:
         self.history = SearchHistory()
         self.replicas: list[dict[str, str]] = []
@@ -57,6 +60,7 @@ class SearchReport:
         self._schedule = schedule
         self._statistics = statistics
         self._fallback = fallback or {}
+        self._cost = cost
 
     @staticmethod
     def genotype_path(runner: Runner) -> Path:
@@ -88,6 +92,11 @@ class SearchReport:
                 if decisions[slot].status != DECIDED:
                     choices[-1] += f' ({decisions[slot].status})'
             lines.append(f'  {group.prefix} (entropy {mean:.3f} of {most:.3f}): {", ".join(choices)}')
+        if self._cost is not None:
+            expected, derived = self._cost.expected(self._slots).item(), self._cost.derived(self._slots)
+            scalars.update({'search/cost/expected': expected, 'search/cost/derived': derived})
+            reference = f'{expected:.4g} expected, {derived:.4g} derived, reference {self._cost.reference:.4g}'
+            lines.append(f'  {self._cost.type}: {reference}')
         runner.logger.info('\n'.join([f'Architecture after {iteration} iterations:', *lines]))
         runner.visualizer.add_scalars(scalars, step=iteration)
         self.save_genotype(runner, iteration, ended or 'not ended yet')

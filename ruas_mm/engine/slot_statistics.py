@@ -28,9 +28,9 @@ class SlotStatistics:
     .. math:: h_k = \tau \, (\partial L / \partial \alpha_k) / p_k = g_k - \bar g
 
     is the linear estimate of the change of the loss for each unit of probability that candidate k gains; differences of
-    two candidates do not depend on :math:`\bar g`. Count, mean and covariance of h are kept in float64 by Welford's
-    algorithm. The steps are treated as independent samples; since the weights train meanwhile they are not quite, so
-    that z is an upper estimate of the evidence.
+    two candidates do not depend on :math:`\bar g`. Where the relaxation draws one candidate, h is the gradient itself.
+    Count, mean and covariance of h are kept in float64 by Welford's algorithm. The steps are treated as independent
+    samples; since the weights train meanwhile they are not quite, so that z is an upper estimate of the evidence.
 
     Args:
         slots (Sequence[SearchSlots]): The searchable slots of a model.
@@ -120,8 +120,11 @@ class _GroupStatistics:
     @torch.no_grad()
     def add(self, group: SearchSlots, gradient: Tensor) -> None:
         gradient = gradient.detach().double().cpu()
-        p = (group.alphas.detach().double().cpu() / group.temperature).softmax(dim=-1)
-        h = group.temperature * gradient / p.clamp_min(_LEAST_PROBABILITY)
+        if group.relaxation == 'softmax':
+            p = (group.alphas.detach().double().cpu() / group.temperature).softmax(dim=-1)
+            h = group.temperature * gradient / p.clamp_min(_LEAST_PROBABILITY)
+        else:
+            h = gradient  # of one drawn candidate: the cost of the others cannot be recovered from it
         self.count += 1
         before = h - self.mean
         self.mean = self.mean + before / self.count

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ruas_mm.search import SCENE_SPACE, GenotypeLike, MixedOp, SearchSlots, reset_scales
+from ruas_mm.search import SCENE_SPACE, DrawnCandidate, GenotypeLike, MixedOp, SearchSlots, reset_scales
 from ruas_mm.search.mixed_op import Kernel
 from ruas_mm.search.operations import CandidateConv
 
@@ -43,8 +43,8 @@ class DistillationCell(nn.Module):
     ``slots.probs()`` so that the softmax runs once for all of them.
 
     The two edges that leave a node see the same input. Where both are convolutions of one geometry, as merged mixed
-    operations always are, their kernels are stacked, with the identity added to that of the remaining branch, and one
-    convolution runs the node.
+    operations always are unless they run a drawn candidate, their kernels are stacked, with the identity added to that
+    of the remaining branch, and one convolution runs the node.
 
     Attributes:
         cpu_layout (torch.memory_format): Layout that the convolutions run in on the CPU. With so few channels their
@@ -85,12 +85,12 @@ class DistillationCell(nn.Module):
         self.fuse.weight[:, :channels, 0, 0].diagonal().add_(slope)  # the first node, which the input feeds
         self.fuse.bias.fill_(offset)
 
-    def forward(self, x: Tensor, probs: Sequence[Tensor | None]) -> Tensor:
+    def forward(self, x: Tensor, probs: Sequence[Tensor | DrawnCandidate | None]) -> Tensor:
         """Run the cell.
 
         Args:
             x (Tensor): Input of shape (N, C, H, W).
-            probs (Sequence[Tensor | None]): What ``slots.probs()`` returns.
+            probs (Sequence[Tensor | DrawnCandidate | None]): What ``slots.probs()`` returns.
 
         Returns:
             Tensor: Output of shape (N, C, H, W), without activation.
@@ -104,7 +104,7 @@ class DistillationCell(nn.Module):
         distilled.append(activate(self.operations[6](x, probs[6]), x))
         return self._fuse(distilled)
 
-    def _node(self, index: int, x: Tensor, probs: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+    def _node(self, index: int, x: Tensor, probs: Sequence[Tensor | DrawnCandidate | None]) -> tuple[Tensor, Tensor]:
         """Run the two edges that leave a node; return what is distilled and what remains."""
         distill, remain = self.operations[index : index + 2]
         both = _stack(edge_kernel(distill, probs[index]), edge_kernel(remain, probs[index + 1]))
@@ -121,8 +121,10 @@ class DistillationCell(nn.Module):
         return sum(parts, start=self.fuse.bias.view(-1, 1)).view(self.fuse.out_channels, n, h, w).movedim(0, 1)
 
 
-def edge_kernel(operation: nn.Module, probs: Tensor | None) -> Kernel | None:
+def edge_kernel(operation: nn.Module, probs: Tensor | DrawnCandidate | None) -> Kernel | None:
     """Return an edge as one convolution, or None where it is not one: the skip connection and the plain mixing."""
+    if isinstance(probs, DrawnCandidate):
+        return operation.drawn_kernel(probs)
     if isinstance(operation, MixedOp):
         kernels = operation.kernels(probs) if operation.merged else []
         return kernels[0] if len(kernels) == 1 else None  # the scene space makes one

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ruas_mm.modules.distillation_cell import DistillationCell, cell_slots
-from ruas_mm.search import GenotypeLike
+from ruas_mm.search import DrawnCandidate, GenotypeLike
 from ruas_mm.utils.text import show
 
 _OPTIONS = {
@@ -130,7 +130,12 @@ class SceneModule(nn.Module):
         return SceneOutput(features, illuminations)
 
     def _stage(
-        self, cell: DistillationCell, y: Tensor, start: Tensor, probs: Sequence[Tensor | None], *last: Tensor
+        self,
+        cell: DistillationCell,
+        y: Tensor,
+        start: Tensor,
+        probs: Sequence[Tensor | DrawnCandidate | None],
+        *last: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return feature and illumination, given those of the last stage, if any."""
         guess = self._warm_start(y, start, *last) if last else start

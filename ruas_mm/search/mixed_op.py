@@ -45,13 +45,28 @@ class Kernel(NamedTuple):
         return F.conv2d(x, self.weight, self.bias, stride, padding, self.dilation)
 
 
+class DrawnCandidate(NamedTuple):
+    """The one candidate of a slot that runs, where a search draws candidates instead of mixing them.
+
+    Attributes:
+        index (int): Which candidate.
+        weight (Tensor, optional): A scalar of value 1 that carries the output's gradient to the architecture
+            parameters; None where they take none.
+    """
+
+    index: int
+    weight: Tensor | None = None
+
+
 class MixedOp(nn.Module):
-    """Sum of all candidates of a slot, each weighted by its probability.
+    """Sum of all candidates of a slot, each weighted by its probability, or one of them alone.
 
     Every candidate is linear in its input, so the weighted sum is itself a convolution. The merged form adds the
     kernels, zero-padded to a common support with the identity included, and runs one convolution for each group of
     candidates: one for the scene space, one for each large dilation of the high-level space. It equals the plain form
     up to rounding (METHOD §4; the relaxation is that of §4.2 of the paper).
+
+    A :class:`DrawnCandidate` in the place of the probabilities runs that candidate as one convolution, in either form.
 
     Args:
         candidates (Sequence[str]): Names of the candidates, keys of ``OPERATIONS``.
@@ -63,9 +78,14 @@ class MixedOp(nn.Module):
             channel, times a scale that all candidates share and learn. Otherwise the size of a candidate's weights
             can make up for its probability, and the architecture parameters decide little. Defaults to False.
 
+    Attributes:
+        slot (str): Name of the slot that it belongs to, as in genotypes; empty if it belongs to none.
+
     Raises:
         ValueError: If a candidate is unknown, or adds its input to an output of another shape.
     """
+
+    slot = ''
 
     def __init__(
         self,
@@ -103,12 +123,13 @@ class MixedOp(nn.Module):
             norms = [_norm(self._whole_kernel(index)) for index in range(len(self.candidates))]
             self.scale.copy_(torch.stack(norms).mean(dim=0))
 
-    def forward(self, x: Tensor, probs: Tensor) -> Tensor:
-        """Mix the candidates.
+    def forward(self, x: Tensor, probs: Tensor | DrawnCandidate) -> Tensor:
+        """Mix the candidates, or run one.
 
         Args:
             x (Tensor): Input of shape (N, C, H, W).
-            probs (Tensor): Weight of each candidate, shape (number of candidates,).
+            probs (Tensor | DrawnCandidate): Weight of each candidate, shape (number of candidates,); or the candidate
+                to run.
 
         Returns:
             Tensor: Output of shape (N, C', ceil(H / stride), ceil(W / stride)).
@@ -116,6 +137,11 @@ class MixedOp(nn.Module):
         Raises:
             ValueError: If there is not one probability a candidate.
         """
+        if isinstance(probs, DrawnCandidate):
+            kernel = self.drawn_kernel(probs)
+            if kernel is not None:
+                return kernel.convolve(x, self.stride)
+            return x if probs.weight is None else probs.weight * x
         if self.merged:
             return reduce(torch.add, (kernel.convolve(x, self.stride) for kernel in self.kernels(probs)))
         self._check(probs)
@@ -137,6 +163,27 @@ class MixedOp(nn.Module):
         """
         self._check(probs)
         return [self._merge(shapes, dilation, probs.unbind()) for dilation, shapes in self._groups.items()]
+
+    def drawn_kernel(self, drawn: DrawnCandidate) -> Kernel | None:
+        """Return one candidate, the identity of residual operations included, as a convolution.
+
+        Args:
+            drawn (DrawnCandidate): Which one, and what its output is multiplied by.
+
+        Returns:
+            Kernel | None: The convolution, with the slot's stride; None for a skip connection, which needs none unless
+            it is normalised.
+        """
+        index, weight = drawn
+        shape = OPERATIONS[self.candidates[index]]
+        if self.scale is not None:
+            kernel = self._normalised(index)
+        elif shape.kernel:
+            kernel = Kernel(self._whole_kernel(index), self.operations[index].bias, shape.dilation)
+        else:
+            return None
+        # The kernel is linear in the candidate, and smaller than its output.
+        return kernel if weight is None else Kernel(weight * kernel.weight, weight * kernel.bias, kernel.dilation)
 
     def _merge(self, shapes: list[list[int]], dilation: int, probs: Sequence[Tensor]) -> Kernel:
         """Add the kernels and biases of one group, from the smallest outwards; taps are ``dilation`` pixels apart."""

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ruas_mm.search.genotype import Genotype
-from ruas_mm.search.mixed_op import MixedOp
+from ruas_mm.search.mixed_op import DrawnCandidate, MixedOp
 from ruas_mm.search.operations import build_operation
 
 GenotypeLike = Genotype | Mapping[str, str] | str | Path | None
+
+RELAXATIONS = ('softmax', 'gumbel', 'sampled')
+"""What a slot runs in training: the mixture of all candidates, or one that is drawn; see :class:`SearchSlots`."""
 
 
 class SearchSlots(nn.Module):
@@ -22,6 +25,19 @@ class SearchSlots(nn.Module):
     parameters a slot. They require no gradient, so that no weight optimizer, gradient clipping or gradient reducer
     ever sees them; a search turns that on for its own step. Derived: every slot is the one operation that the genotype
     names, and there are no parameters.
+
+    What runs in training depends on ``relaxation``:
+
+    * ``softmax``: all candidates, weighted by the softmax of the architecture parameters.
+    * ``gumbel``: one candidate, drawn with the probabilities of the softmax: the largest of the parameters after Gumbel
+      noise has been added. Its output has the weight 1. In the backward pass this weight stands for the candidate's
+      entry in the softmax of the noisy parameters at the slots' temperature (straight-through; GDAS, Dong and Yang
+      2019, arXiv:1910.04465).
+    * ``sampled``: as ``gumbel``, or all open candidates equally probable, as :meth:`draw` is told. :meth:`keep` closes
+      the least probable ones in the course of a search.
+
+    In evaluation mode the last two run the most probable candidate. They draw anew whenever :meth:`probs` is called,
+    from torch's global generator, unless :meth:`draw` has fixed the draw.
 
     Args:
         prefix (str): Name of the module in genotypes, e.g. ``scene``.
@@ -35,12 +51,16 @@ class SearchSlots(nn.Module):
     Attributes:
         temperature (float): Divides the architecture parameters before the softmax, above 0; smaller values sharpen
             the mixture. Defaults to 1; a search may lower it.
+        relaxation (str): One of ``RELAXATIONS``. Defaults to ``softmax``.
+        open_candidates (Tensor): Which candidates may still be drawn and chosen: a mask of shape (slots, candidates),
+            on the CPU.
 
     Raises:
         ValueError: If the genotype does not fit the slots; the message names the slot.
     """
 
     temperature = 1.0
+    relaxation = 'softmax'
 
     def __init__(
         self,
@@ -61,6 +81,8 @@ class SearchSlots(nn.Module):
         if self.searchable:
             # Nearly uniform, with ties broken, as in DARTS.
             self.alphas = nn.Parameter(1e-3 * torch.randn(len(names), len(candidates)), requires_grad=False)
+        self.open_candidates = torch.ones(len(names), len(candidates), dtype=torch.bool)
+        self._draw: tuple[Tensor, bool] | None = None  # the noise, and whether it decides alone
 
     @property
     def searchable(self) -> bool:
@@ -81,30 +103,96 @@ class SearchSlots(nn.Module):
             nn.Module: A mixed operation, or the chosen one.
         """
         if self.searchable:
-            return MixedOp(self.candidates, in_channels, out_channels, stride, merged, self.normalise)
+            operation = MixedOp(self.candidates, in_channels, out_channels, stride, merged, self.normalise)
+            operation.slot = self.names[index]
+            return operation
         return build_operation(self.choices[index], in_channels, out_channels, stride)
 
-    def probs(self) -> Sequence[Tensor | None]:
-        """Return what each slot's operation takes: the softmax of its row, or None in the derived form."""
+    def probs(self) -> Sequence[Tensor | DrawnCandidate | None]:
+        """Return what each slot's operation takes.
+
+        Returns:
+            Sequence[Tensor | DrawnCandidate | None]: The softmax of its row; the candidate to run where the relaxation
+            draws one; None in the derived form.
+        """
         if not self.searchable:
             return (None,) * len(self.names)
-        return (self.alphas / self.temperature).softmax(dim=-1).unbind()
+        if self.relaxation == 'softmax':
+            return (self.alphas / self.temperature).softmax(dim=-1).unbind()
+        if not self.training:
+            return tuple(map(DrawnCandidate, self._most_probable()))
+        noise, uniform = (_gumbel(self.open_candidates.shape), False) if self._draw is None else self._draw
+        noise = noise.masked_fill(~self.open_candidates, -torch.inf).to(self.alphas)
+        logits = noise if uniform else self.alphas + noise
+        indices = logits.argmax(dim=-1)
+        if not logits.requires_grad:
+            return tuple(map(DrawnCandidate, indices.tolist()))
+        soft = (logits / self.temperature).softmax(dim=-1).gather(-1, indices[:, None]).squeeze(-1)
+        return tuple(map(DrawnCandidate, indices.tolist(), soft - soft.detach() + 1))
+
+    def distribution(self, alphas: Tensor | None = None) -> Tensor:
+        """Return the share that each candidate has in what architecture steps run, differentiable.
+
+        Args:
+            alphas (Tensor, optional): Architecture parameters to take; the slots' own by default.
+
+        Returns:
+            Tensor: The weights of the mixture, which follow the temperature, or the probabilities of the draw, which do
+            not; shape (slots, candidates).
+        """
+        alphas = self.alphas if alphas is None else alphas
+        if self.relaxation == 'softmax':
+            return (alphas / self.temperature).softmax(dim=-1)
+        return alphas.masked_fill(~self.open_candidates.to(alphas.device), -torch.inf).softmax(dim=-1)
+
+    def draw(self, generator: torch.Generator | None = None, uniform: bool = False) -> None:
+        """Draw the candidates that :meth:`probs` returns from now on, given the parameters at that time.
+
+        Args:
+            generator (torch.Generator, optional): Where the random numbers come from, on the CPU; torch's global one
+                by default.
+            uniform (bool): Whether all open candidates are equally probable.
+        """
+        self._draw = _gumbel(self.open_candidates.shape, generator), uniform
+
+    def keep(self, count: int) -> None:
+        """Close the least probable open candidates of every slot.
+
+        Args:
+            count (int): How many of each slot stay open, at least 1; nothing happens where there are no more.
+        """
+        order = self._open_alphas().argsort(dim=-1, descending=True, stable=True).cpu()
+        self.open_candidates = self.open_candidates & torch.zeros_like(self.open_candidates).scatter_(
+            -1, order[:, :count], True
+        )
+
+    def _open_alphas(self) -> Tensor:
+        """Return the parameters, those of closed candidates as those of probability 0."""
+        return self.alphas.detach().masked_fill(~self.open_candidates.to(self.alphas.device), -torch.inf)
+
+    def _most_probable(self) -> list[int]:
+        return self._open_alphas().argmax(dim=-1).tolist()
 
     @torch.no_grad()
     def probabilities(self) -> dict[str, dict[str, float]]:
-        """Return the probability of every candidate by slot and name, at temperature 1; empty in the derived form."""
+        """Return the probability of every candidate by slot and name, at temperature 1; empty in the derived form.
+
+        It is 0 for candidates that are closed.
+        """
         if not self.searchable:
             return {}
-        rows = self.alphas.double().softmax(dim=-1).tolist()
+        rows = self._open_alphas().double().softmax(dim=-1).tolist()
         return {slot: dict(zip(self.candidates, row, strict=True)) for slot, row in zip(self.names, rows, strict=True)}
 
     def derive(self) -> dict[str, str]:
         """Return the operation of each slot: the most probable candidate, or the one already chosen (METHOD §7)."""
-        if self.searchable:
-            choices = [self.candidates[index] for index in self.alphas.argmax(dim=-1).tolist()]
-        else:
-            choices = self.choices
+        choices = [self.candidates[index] for index in self._most_probable()] if self.searchable else self.choices
         return dict(zip(self.names, choices, strict=True))
+
+
+def _gumbel(shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
+    """Return noise of the standard Gumbel distribution; float64 and on the CPU, so that it is the same everywhere."""
+    return -(-torch.rand(shape, generator=generator, dtype=torch.float64).log()).log()
 
 
 def searchable_slots(model: nn.Module) -> list[SearchSlots]:

@@ -108,6 +108,19 @@ def test_automatic_rate_lets_each_phase_travel_equally_far():
         architect(Toy(), 1.0, optimizer=adam)
 
 
+def test_exponentiated_gradient_steps_the_probabilities_and_has_no_automatic_rate():
+    """First order: p <- p exp(-lr g) / Z, where the loss of the toy depends on p alone with gradient g."""
+    model = Toy()
+    part, y = model.scene_module, 0.7
+    p, g = part.p.item(), -(part.weight.item() - part.p.item() * y) * y
+    gaea = dict(type='ruas_mm.ExponentiatedGradient', lr=0.4)
+    architect(model, y, order=1, optimizer=gaea).step(Phase.SCENE, batches(0.9)[0], groups())
+    assert part.p.item() == pytest.approx(p * math.exp(-0.4 * g) / (p * math.exp(-0.4 * g) + 1 - p), rel=1e-12)
+    with pytest.raises(ValueError, match="lr='auto'.*ExponentiatedGradient must be a number") as caught:
+        architect(Toy(), 1.0, optimizer={**gaea, 'lr': 'auto'}, steps={Phase.SCENE: 10})
+    assert '\n' not in str(caught.value)
+
+
 @pytest.mark.parametrize(('progress', 'expected'), [(0, 2.0), (0.5, 1.0), (1, 0.5)])
 def test_temperature_is_geometric(progress, expected):
     model = Toy()

@@ -211,6 +211,16 @@ def test_a_rate_too_small_to_decide_is_said(tmp_path, caplog, lr, warned):
         assert '6 architecture steps' in messages[0] and 'scene' in messages[0] and '2.20' in messages[0]
 
 
+def test_no_rate_of_exponentiated_gradient_is_said_to_be_too_small(tmp_path, caplog):
+    """Its steps are not bounded by the rate."""
+    runner, hook, _ = search(tmp_path, optimizer=dict(type='ruas_mm.ExponentiatedGradient', lr=0.001))
+    runner.logger.addHandler(caplog.handler)
+    before = runner.model.task_module.slots.alphas.clone()
+    runner.train()
+    assert not any('apart by at most' in record.getMessage() for record in caplog.records)
+    assert not torch.equal(before, runner.model.task_module.slots.alphas)
+
+
 def test_schedule_by_iterations(tmp_path):
     cosine = dict(type='CosineAnnealingLR', by_epoch=True, eta_min=0.0, convert_to_iter_based=True)
     runner, hook, _ = search(tmp_path, param_scheduler=cosine)

@@ -11,13 +11,14 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 sys.path.insert(0, str(Path(__file__).parent))
-from toy import Toy, loader
+from toy import Paths, Toy, loader
 
 from ruas_mm.engine import CooperativeSearchHook
 
 TRAIN = [0.9, -0.4, 1.3, 0.2, 0.6, -1.1, 0.3, 0.8]
 VAL = [0.7, 1.1, -0.6, 0.4]
 STRATEGIES = ['cooperative', 'independent', 'global']
+DRAWING = ['gumbel', 'sampled']
 
 
 class Trace(Hook):
@@ -29,16 +30,19 @@ class Trace(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         model = getattr(runner.model, 'module', runner.model)
         parts = (model.scene_module, model.task_module)
-        self.alphas.append(torch.cat([part.slots.alphas[0] for part in parts]))
+        self.alphas.append(torch.cat([part.slots.alphas.flatten() for part in parts]))
 
 
-def search(strategy, work_dir, batch_size, noise=0.0, epochs=3, resume=None, **distributed):
+def search(
+    strategy, work_dir, batch_size, noise=0.0, epochs=3, resume=None, relaxation='softmax', cost=None, **distributed
+):
     """Return the trajectory of the architecture."""
     options = dict(strategy=strategy, beta=0.8, scene_iters=2, task_iters=2, interval=1)
+    options.update(relaxation=relaxation, cost=cost)
     hook = CooperativeSearchHook(loader(VAL, batch_size), optimizer=dict(type='Adam', lr=0.05), **options)
     trace = Trace()
     Runner(
-        Toy(noise=noise),
+        Toy(noise=noise) if relaxation == 'softmax' else Paths(),
         work_dir=str(work_dir),
         train_dataloader=loader(TRAIN, batch_size),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
@@ -47,7 +51,7 @@ def search(strategy, work_dir, batch_size, noise=0.0, epochs=3, resume=None, **d
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
         randomness=dict(seed=0, diff_rank_seed=True),
         log_level='WARNING',
-        experiment_name=f'{Path(work_dir).name}_{strategy}_{batch_size}_{noise}_{epochs}',
+        experiment_name=f'{Path(work_dir).name}_{strategy}_{batch_size}_{noise}_{epochs}_{relaxation}',
         load_from=resume,
         resume=resume is not None,
         **distributed,
@@ -64,12 +68,17 @@ def search_on_this_rank(out):
         return search(strategy, f'{out}/{name}', 1, launcher='pytorch', cfg=dict(model_wrapper_cfg=wrapper), **options)
 
     found = {strategy: together(strategy, strategy) for strategy in STRATEGIES}
+    for relaxation in DRAWING:
+        found[relaxation] = together('cooperative', relaxation, relaxation=relaxation)
+    latency = dict(type='latency', weight=10.0)  # each rank would measure another one
+    found['latency'] = together('global', 'latency', relaxation='gumbel', cost=latency)
     found['noisy'] = together('cooperative', 'noisy', noise=0.2)
     found['resumed'] = together('cooperative', 'resumed', noise=0.2, resume=f'{out}/noisy/epoch_2.pth')
-    try:
-        together('cooperative', 'refused', find_unused_parameters=False)
-    except ValueError as error:
-        found['refused'] = str(error)
+    for name, strategy, relaxation in (('refused', 'cooperative', 'softmax'), ('refused draws', 'global', 'gumbel')):
+        try:
+            together(strategy, name, find_unused_parameters=False, relaxation=relaxation)
+        except ValueError as error:
+            found[name] = str(error)
     torch.save(found, f'{out}/{dist.get_rank()}.pt')
 
 
@@ -89,7 +98,15 @@ def test_the_trajectory_is_that_of_the_whole_batch(ranks, strategy, tmp_path):
     torch.testing.assert_close(ranks[0][strategy], expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize('run', [*STRATEGIES, 'noisy', 'resumed'])
+@pytest.mark.parametrize('relaxation', DRAWING)
+def test_ranks_draw_the_candidates_that_one_process_draws(ranks, relaxation, tmp_path):
+    """Also where each rank has a seed of its own, as here."""
+    expected = search('cooperative', tmp_path / relaxation, 2, relaxation=relaxation)
+    assert (expected[-1] - expected[0]).abs().max() > 0.1
+    torch.testing.assert_close(ranks[0][relaxation], expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('run', [*STRATEGIES, *DRAWING, 'latency', 'noisy', 'resumed'])
 def test_ranks_hold_one_architecture_bit_by_bit(ranks, run):
     assert torch.equal(ranks[0][run], ranks[1][run])
 
@@ -101,7 +118,8 @@ def test_a_resumed_search_is_the_undisturbed_one(ranks):
 
 
 def test_parts_that_rest_have_to_be_announced(ranks):
-    assert all('find_unused_parameters=True' in rank['refused'] for rank in ranks)
+    for run in ('refused', 'refused draws'):
+        assert all('find_unused_parameters=True' in rank[run] for rank in ranks)
 
 
 if __name__ == '__main__':

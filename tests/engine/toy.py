@@ -63,6 +63,49 @@ class Toy(BaseModel):
         return losses
 
 
+class PathPart(nn.Module):
+    """Two convolutions of one channel in a row, each a slot."""
+
+    def __init__(self, prefix, candidates):
+        super().__init__()
+        self.slots = SearchSlots(prefix, ['a', 'b'], candidates, normalise=True)
+        self.operations = nn.ModuleList(self.slots.build(index, 1, 1) for index in range(2))
+        self.double()
+
+    def forward(self, x):
+        for operation, probs in zip(self.operations, self.slots.probs(), strict=True):
+            x = torch.tanh(operation(x, probs))
+        return x
+
+
+class Paths(BaseModel):
+    """Scene and task module of mixed operations, which can run a drawn candidate; follows the search phases."""
+
+    scene_loss = 'there is one'
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.scene_module = PathPart('scene', ['skip', 'conv_1x1', 'conv_3x3'])
+            self.task_module = PathPart('task', ['conv_1x1', 'conv_3x3', 'conv_5x5', 'dil_conv_3x3_d2'])
+        self.search_phase = Phase.JOINT
+        self.draws = []  # candidates of all four slots at each forward pass, where they are drawn
+
+    def forward(self, inputs, mode='tensor'):
+        x = torch.stack(list(inputs)).double().view(-1, 1, 1, 1) * torch.linspace(-1, 1, 25).double().view(1, 1, 5, 5)
+        probs = [*self.scene_module.slots.probs(), *self.task_module.slots.probs()]
+        self.draws.append([getattr(candidate, 'index', None) for candidate in probs])
+        u = self.scene_module(x)
+        losses = {'loss_scene': (u - 0.3).square().mean()}
+        if self.search_phase is Phase.SCENE:
+            return losses
+        task = {
+            'loss_task': (self.task_module(u.detach() if self.search_phase is Phase.TASK else u) - x).square().mean()
+        }
+        return {**losses, **task} if self.search_phase is Phase.JOINT else task
+
+
 class Numbers(BaseDataset):
     """Samples are numbers."""
 

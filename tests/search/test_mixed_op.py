@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ruas_mm.search import HIGH_LEVEL_SPACE, SCENE_SPACE, MixedOp, build_operation
+from ruas_mm.search import HIGH_LEVEL_SPACE, SCENE_SPACE, DrawnCandidate, MixedOp, build_operation
 
 SIZES = [(1, 1), (1, 7), (5, 3), (13, 11)]
 ODD_SUBSETS = [
@@ -266,3 +266,42 @@ def test_zero_weights_have_finite_gradients():
         mixed.operations[0].weight.zero_()
     mixed(torch.rand(1, 2, 4, 4), torch.tensor([0.4, 0.6])).sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in mixed.parameters())
+
+
+# --- Drawn candidates ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('normalise', [False, True])
+@pytest.mark.parametrize('merged', [True, False])
+@pytest.mark.parametrize(('space', 'channels', 'stride'), [(SCENE_SPACE, 3, 1), (HIGH_LEVEL_SPACE, 2, 2)])
+def test_a_drawn_candidate_is_the_mixture_with_that_candidate_alone(space, channels, stride, merged, normalise):
+    """Output and gradients, that of the weight included: as of the probability of the candidate."""
+    torch.manual_seed(0)
+    mixed = MixedOp(space, channels, channels, stride, merged, normalise).double()
+    x = torch.randn(2, channels, 7, 6, dtype=torch.float64, requires_grad=True)
+    for index in range(len(space)):
+        probs = torch.eye(len(space), dtype=torch.float64)[index].requires_grad_()
+        weight = torch.ones((), dtype=torch.float64, requires_grad=True)
+        expected, y = mixed(x, probs), mixed(x, DrawnCandidate(index, weight))
+        torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(mixed(x, DrawnCandidate(index)), y, rtol=0, atol=0)
+        cotangent = torch.randn_like(y)
+        parameters = [x, *mixed.operations[index].parameters()]
+        by_mixing = torch.autograd.grad(expected, [probs, *parameters], cotangent)
+        by_drawing = torch.autograd.grad(y, [weight, *parameters], cotangent)
+        torch.testing.assert_close(by_drawing[0], by_mixing[0][index])
+        for ours, theirs in zip(by_drawing[1:], by_mixing[1:], strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize('merged', [True, False])
+def test_nothing_but_the_drawn_candidate_runs_or_gets_a_gradient(merged):
+    for space in (SCENE_SPACE, HIGH_LEVEL_SPACE):
+        for index, name in enumerate(space):
+            mixed = MixedOp(space, 2, 2, merged=merged)
+            with CountConvolutions() as counter:
+                y = mixed(torch.randn(1, 2, 5, 5, requires_grad=True), DrawnCandidate(index))
+            assert counter.count == (name != 'skip')
+            y.sum().backward()
+            for other, operation in enumerate(mixed.operations):
+                assert all((p.grad is not None) == (other == index) for p in operation.parameters())

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
@@ -30,7 +30,7 @@ from ruas_mm.engine.phase_schedule import PhaseSchedule
 from ruas_mm.engine.validation_stream import ValidationStream
 from ruas_mm.search import HIGH_LEVEL_SPACE, OPERATIONS, Phase, SearchSlots, build_operation
 
-CHANNELS, SIZE, BATCHES, BATCH_SIZE, ITERATIONS = 4, 16, 8, 4, 100
+CHANNELS, SIZE, BATCHES, BATCH_SIZE = 4, 16, 8, 4
 TEACHERS = (('dil_conv_3x3_d6', 'conv_3x3'), ('dil_conv_7x7_d2', 'dil_conv_3x3_d6'))
 
 
@@ -43,6 +43,16 @@ class Setting(NamedTuple):
     order: int = 1
     warmup: int | float = 0.3
     temperature: tuple[float, float] = (1.0, 0.1)
+    relaxation: str = 'softmax'
+    exponentiated: bool = False
+    iterations: int = 100
+
+    @property
+    def optimizer(self) -> dict[str, Any]:
+        """Config of the architecture's optimizer."""
+        if self.exponentiated:
+            return dict(type='ruas_mm.ExponentiatedGradient', lr=self.lr)
+        return dict(type='Adam', lr=self.lr, betas=(0.5, 0.999), weight_decay=self.weight_decay)
 
 
 FULL = Setting()
@@ -53,6 +63,13 @@ SETTINGS = {
     'no annealing': FULL._replace(temperature=(1.0, 1.0)),
     'second order': FULL._replace(order=2),
     'no warm-up': FULL._replace(warmup=0),
+    'exponentiated gradient, 0.1': FULL._replace(exponentiated=True, lr=0.1),
+    'gumbel, temperature 10 to 0.1, 300 iterations': FULL._replace(
+        relaxation='gumbel', temperature=(10.0, 0.1), iterations=300
+    ),
+    'sampled, temperature 1, 300 iterations': FULL._replace(
+        relaxation='sampled', temperature=(1.0, 1.0), iterations=300
+    ),
     'short_search of our configs': Setting(False, 0.02, 5e-4, 2, 15, (1.0, 1.0)),
 }
 
@@ -108,22 +125,26 @@ def finds(teacher: tuple[str, str], setting: Setting, seed: int) -> bool:
     train, validation = make_batches(operations), make_batches(operations)
     student = Student(setting.normalise)
     schedule = PhaseSchedule('global', warmup=setting.warmup)
-    schedule.start(False, ITERATIONS)
+    schedule.start(False, setting.iterations)
     architect = Architect(
         student,
         ValidationStream(DataLoader(validation, batch_size=None), seed=0),
-        dict(type='Adam', lr=setting.lr, betas=(0.5, 0.999), weight_decay=setting.weight_decay),
+        setting.optimizer,
         steps={Phase.JOINT: schedule.planned_steps(Phase.JOINT)},
         order=setting.order,
         temperature=setting.temperature,
+        relaxation=setting.relaxation,
+        seed=seed,
     )
     weights = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], lr=0.02)
-    for iteration in range(ITERATIONS):
+    for iteration in range(setting.iterations):
         batch = train[iteration % BATCHES]
         architect.set_progress(Phase.JOINT, schedule.progress(Phase.JOINT))
         if schedule.searches(Phase.JOINT):
+            architect.draw(iteration)
             architect.step(Phase.JOINT, batch, weights.param_groups)
         schedule.count(Phase.JOINT)
+        architect.draw(iteration, weights=True)
         weights.zero_grad()
         student(**batch)['loss'].backward()
         weights.step()
