@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ruas_mm.engine.architect import Architect, SearchError, require_finite
+from ruas_mm.engine.metric_selection import MetricSelection
 from ruas_mm.engine.objective import set_phase
 from ruas_mm.engine.phase_schedule import STRATEGIES, PhaseSchedule
 from ruas_mm.engine.random_state import get_random_state, set_random_state
@@ -69,6 +70,9 @@ class CooperativeSearchHook(Hook):
         patience (int, optional): Ends the search before the loop's end: the genotype unchanged and the architecture
             parameters moved less than ``tolerance`` over so many intervals. None never does.
         tolerance (float): See ``patience``.
+        select (str | dict): How the architecture is chosen at the end: by ``probability``, or by ``metric``: the
+            probable candidates are then tried in the trained supernet with the run's validation. A dict
+            ``dict(type='metric', …)`` has the options of :class:`~ruas_mm.engine.metric_selection.MetricSelection`.
 
     Raises:
         ValueError: If an option has no such value; in ``before_train`` if the model, its wrapper, the validation set or
@@ -95,6 +99,7 @@ class CooperativeSearchHook(Hook):
         interval: int = 5,
         patience: int | None = None,
         tolerance: float = 0.01,
+        select: str | dict = 'probability',
     ) -> None:
         if strategy not in STRATEGIES:
             raise ValueError(
@@ -127,6 +132,7 @@ class CooperativeSearchHook(Hook):
         self._scheduler_cfg = [param_scheduler] if isinstance(param_scheduler, dict) else list(param_scheduler or ())
         self._gradient = dict(order=order, beta=beta if strategy == 'cooperative' else 0.0, virtual_lr=virtual_lr)
         self._temperature = temperature
+        self._selection = MetricSelection.from_option(select)
         self._origin = dict(strategy=strategy, order=order, beta=beta)
         self._loaded: dict[str, Any] | None = None
         self._random_states: list[dict[str, Any]] | None = None
@@ -137,6 +143,8 @@ class CooperativeSearchHook(Hook):
         """Check the model, build the architect, and restore the state of the run to resume."""
         self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._check(runner)
+        if self._selection:
+            self._selection.check(runner)
         loop = runner.train_loop
         self.schedule.start(getattr(self.model, 'scene_module', None) is not None, loop.max_iters)
         steps = {phase: self.schedule.planned_steps(phase) for phase in (Phase.SCENE, Phase.TASK, Phase.JOINT)}
@@ -204,6 +212,8 @@ class CooperativeSearchHook(Hook):
         if not records or records[-1]['iter'] != runner.iter:
             self.report.record(runner, runner.iter, self.schedule.ended)
         self.report.finish(runner, self.schedule.ended)
+        if self._selection:
+            self._selection.run(runner, self.architect.slots[Phase.JOINT], self.report.genotype_path(runner))
 
     @contextmanager
     def _saved_on_failure(self, runner: Runner) -> Iterator[None]:
