@@ -104,12 +104,13 @@ class SupernetEvaluator:
 
     Attributes:
         metric (str, optional): Full name of the figure, once it is known.
+        model (BaseModel): The supernet, unwrapped.
     """
 
     def __init__(self, runner: Runner, train_loader: Any, batches: int = 10, metric: str | None = None) -> None:
         self.metric = metric
         self._runner = runner
-        self._model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         stream = ValidationStream(train_loader, runner.seed)
         self._batches = [next(stream) for _ in range(batches)]
 
@@ -125,8 +126,8 @@ class SupernetEvaluator:
         Raises:
             ValueError: If the architecture does not fit the slots, or the validation does not give the figure.
         """
-        with self._restored(), chosen(searchable_slots(self._model), architecture):
-            estimate_batch_statistics(self._model, self._batches)
+        with self._restored(), chosen(searchable_slots(self.model), architecture):
+            estimate_batch_statistics(self.model, self._batches)
             return self._validate()
 
     def as_trained(self) -> float:
@@ -138,8 +139,8 @@ class SupernetEvaluator:
     def _restored(self) -> Iterator[None]:
         modes = [(module, module.training) for module in self._runner.model.modules()]
         try:
-            with undisturbed(self._model):
-                set_phase(self._model, Phase.JOINT)
+            with undisturbed(self.model):
+                set_phase(self.model, Phase.JOINT)
                 seed_all(self._runner.seed)
                 yield
         finally:
