@@ -9,6 +9,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ruas_mm.apis.config_check import read_keys
+
 _SPLIT = 'split_dataset'
 
 
@@ -87,19 +89,22 @@ def supernet_validation(search: Config, halves: Config) -> Config:
 
 
 def config_text(config: Config) -> str:
-    """Return a config as a Python file without a base.
+    """Return a config as a Python file without a base and without the variables of its own files.
 
     Args:
-        config (Config): The config; ``Config.pretty_text`` does the same in seconds.
+        config (Config): The config; ``Config.pretty_text`` takes seconds for the same.
 
     Returns:
-        str: One assignment per key.
+        str: One assignment per key that something reads.
 
     Raises:
         ValueError: If a value is no plain Python value, such as a class.
     """
     lines = []
+    keys = read_keys()
     for key, value in config.to_dict().items():
+        if key not in keys:
+            continue
         text = repr(value)
         try:
             ast.literal_eval(text)

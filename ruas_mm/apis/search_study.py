@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 
 from ruas_mm.apis.config_check import check_overrides
 from ruas_mm.apis.search_halves import config_text, genotypes_in, supernet_validation, training_on_halves
+from ruas_mm.apis.tools import FormattedOnce
 from ruas_mm.engine.metric_selection import SupernetEvaluator, find_metric, greater_is_better
 from ruas_mm.evaluation.search_statistics import affordable, slot_statistics
 from ruas_mm.evaluation.search_validity import build_report
@@ -236,6 +237,7 @@ class SearchStudy:
         config.vis_backends = [dict(type='mmengine.LocalVisBackend')]
         if config.get('visualizer'):
             config.visualizer.vis_backends = config.vis_backends
+        object.__setattr__(config, '__class__', FormattedOnce)
         runner = Runner.from_cfg(config)
         runner.model.load_state_dict(load_from_local(self.checkpoint(index), 'cpu')['state_dict'])
         for group in searchable_slots(runner.model):
@@ -334,9 +336,9 @@ class SearchStudy:
                 training_seconds = max(training_seconds, part['cpu_seconds'])
 
         if 'supernet' in stages:
-            for index, search in enumerate(searches):
+            for index in reversed(range(args.searches)):  # the first one's supernet, needed below, stays loaded
                 left = self.as_trained(index)
-                search['saturation'] = left['saturation']
+                searches[index]['saturation'] = left['saturation']
                 self.metric = left['metric']
             result['importance'] = self.importance(searches[0], greater_is_better(self.metric))
         seeds = range(args.trainings)
