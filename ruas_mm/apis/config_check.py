@@ -111,7 +111,7 @@ def _parent(key: str) -> str:
 def _check_key(config: Config, key: str, given: dict[str, Any]) -> str:
     node: Any = config._cfg_dict
     parts = key.split('.')
-    if parts[0] in node and parts[0] not in _top():
+    if parts[0] in node and parts[0] not in read_keys():
         used = [f'{path}.{parts[0]}' for path, part in _dicts(node) if path and parts[0] in part]
         hint = f': set {" or ".join(used[:4])}' if used else ''
         return f'--cfg-options {key} changes a variable of the config file that has been used already{hint}.'
@@ -139,7 +139,9 @@ def _check_new(config: Config, node: dict, key: str, path: str, part: str, given
     if part in _BUILDER:
         return ''
     if not path:
-        return '' if part in _top() else _refuse(key, part, path, {*node, *_top()}, 'mmengine reads no such key')
+        return (
+            '' if part in read_keys() else _refuse(key, part, path, {*node, *read_keys()}, 'mmengine reads no such key')
+        )
     if path in ('default_hooks', 'custom_keys') or path.endswith(('.custom_keys', 'metainfo')):
         return ''  # names that the user chooses
     kind = given.get('type', node.get('type'))
@@ -159,7 +161,8 @@ def _check_new(config: Config, node: dict, key: str, path: str, part: str, given
     return f'--cfg-options {key} is new: {path} has the keys {", ".join(map(str, node)) or "none"}.'
 
 
-def _top() -> set[str]:
+def read_keys() -> set[str]:
+    """Return the keys at the top of a config that mmengine or a host's tools read; others are variables."""
     return {*inspect.signature(Runner.__init__).parameters, *_TOP} - {'self', 'cfg'}
 
 

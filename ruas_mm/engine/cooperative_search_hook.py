@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from ruas_mm.engine.architect import Architect, SearchError, require_finite
 from ruas_mm.engine.architecture_cost import ArchitectureCost
+from ruas_mm.engine.metric_selection import MetricSelection
 from ruas_mm.engine.model_check import check_model
 from ruas_mm.engine.objective import set_phase
 from ruas_mm.engine.phase_schedule import SCENE_WEIGHTS, STRATEGIES, PhaseSchedule
@@ -99,6 +100,9 @@ class CooperativeSearchHook(Hook):
         samples (int): Number of architectures of ``random``, at least 1.
         metric (str, optional): Name of the validation metric, as the log shows it, that ``random`` judges them by, with
             the validation of the config; larger is better.
+        select (str | dict): How the architecture is chosen at the end: by ``probability``, or by ``metric``: the
+            probable candidates are then tried in the trained supernet with the run's validation. A dict
+            ``dict(type='metric', …)`` has the options of :class:`~ruas_mm.engine.metric_selection.MetricSelection`.
 
     Raises:
         ValueError: If an option has no such value; in ``before_train`` if the model, its wrapper, the validation set or
@@ -132,6 +136,7 @@ class CooperativeSearchHook(Hook):
         replicas: int = 1,
         samples: int = 8,
         metric: str | None = None,
+        select: str | dict = 'probability',
     ) -> None:
         for option, value, choices in (
             ('strategy', strategy, (*STRATEGIES, 'random')),
@@ -181,6 +186,7 @@ class CooperativeSearchHook(Hook):
         self._gradient = dict(order=order, beta=beta if strategy == 'cooperative' else 0.0, virtual_lr=virtual_lr)
         self._temperature = temperature
         self._origin = dict(strategy=strategy, order=order, beta=beta, scene_weights=scene_weights)
+        self._selection = MetricSelection.from_option(select)
         self._relaxation = relaxation
         if relaxation != 'softmax':
             self._origin['relaxation'] = relaxation
@@ -204,6 +210,8 @@ class CooperativeSearchHook(Hook):
         self._stopwatch.before_train(runner)
         self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         check_model(runner, self.schedule.strategy, self._relaxation)
+        if self._selection:
+            self._selection.check(runner)
         if self._replicas > 1:
             check_replicas(runner, type(self))
         if self.schedule.strategy == 'random':
@@ -301,6 +309,8 @@ class CooperativeSearchHook(Hook):
             slots = {name: group.candidates for group in self.architect.slots[Phase.JOINT] for name in group.names}
             self.report.replicas = search_replicas(runner, self._replicas, type(self), slots, self._load_from)
         self.report.finish(runner, self.schedule.ended, seconds)
+        if self._selection:
+            self._selection.run(runner, self.architect.slots[Phase.JOINT], self.report.genotype_path(runner))
 
     @contextmanager
     def _saved_on_failure(self, runner: Runner) -> Iterator[None]:
