@@ -20,6 +20,11 @@ from ruas_mm.apis.run_tool import add_debug_argument
 from ruas_mm.models.enhance.ruas import VARIANTS
 
 _COMMAND = 'python tools/enhance.py'  # as it stands in the module's text
+_EXAMPLES = """examples:
+  ruas enhance night.jpg bright.jpg               # one file
+  ruas enhance photos/ bright/ --compare          # a folder; also writes input and result side by side
+  ruas enhance video.mp4 bright/ --variant S      # without noise removal, which is faster; videos need PyAV
+  ruas enhance photos/ bright/ --checkpoint work_dirs/ruas_a_unpaired/iter_1000.pth"""
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -27,7 +32,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
 
     Args:
         argv (Sequence[str], optional): The arguments; by default those of the process.
-        prog (str, optional): How the user has called the tool; by default the name of the script.
+        prog (str, optional): The command of ``ruas`` that is called; by default the script is.
 
     Returns:
         argparse.Namespace: The options.
@@ -35,6 +40,7 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
     parser = argparse.ArgumentParser(
         prog=prog,
         description=__doc__.replace(_COMMAND, prog or _COMMAND),
+        epilog=_EXAMPLES if prog else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('source', metavar='IN', help='image, video or folder')

@@ -14,7 +14,12 @@ from mmengine.config import Config
 from ruas_mm.apis.config_check import find_class
 from ruas_mm.apis.tool_runner import ToolRunner
 from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config
+from ruas_mm.cli.shipped_configs import find_config
 from ruas_mm.evaluation import DarkFaceMetric
+
+_EXAMPLES = """examples:
+  ruas test detection/ruas_ssd_darkface work_dirs/ruas_ssd_darkface   # the last checkpoint of that folder
+  ruas test detection/ruas_ssd_darkface weights.pth --show-dir pictures/ --out predictions.pkl"""
 
 
 def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -22,13 +27,18 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
 
     Args:
         argv (Sequence[str], optional): The arguments; by default those of the process.
-        prog (str, optional): How the user has called the tool; by default the name of the script.
+        prog (str, optional): The command of ``ruas`` that is called; by default the script is.
 
     Returns:
         argparse.Namespace: The options.
     """
-    parser = argparse.ArgumentParser(prog=prog, description='Test a model.')
-    parser.add_argument('config', help='config file')
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description='Test a model.',
+        epilog=_EXAMPLES if prog else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help=f'config file{", or the name of a config of the package" if prog else ""}')
     parser.add_argument('checkpoint', help='checkpoint file, or a work directory: its last checkpoint')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions')
     parser.add_argument('--show-dir', help='folder for pictures: input, enhanced, illumination, result, ground truth')
@@ -95,8 +105,16 @@ def _options(config: Config, path: str, part: dict) -> set[str]:
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Run the tool; see :func:`parse_args` for the arguments."""
+    """Run the tool.
+
+    Args:
+        argv (Sequence[str], optional): The arguments; by default those of the process.
+        prog (str, optional): The command of ``ruas`` that is called, which takes the names of our configs too; by
+            default the script is.
+    """
     args = parse_args(argv, prog)
+    if prog:
+        args.config = find_config(args.config)
     config = load_config(args, ('test_dataloader', 'test_cfg', 'test_evaluator'))
     config.load_from, config.resume = find_checkpoint(args.checkpoint), False
     metrics = open_metrics(config, 'test_evaluator')

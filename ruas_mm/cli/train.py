@@ -15,23 +15,41 @@ from ruas_mm.apis.config_check import find_class
 from ruas_mm.apis.run_tool import unmasked_interrupts
 from ruas_mm.apis.tool_runner import ToolRunner
 from ruas_mm.apis.tools import add_common_arguments, find_checkpoint, load_config, set_amp, set_resume
+from ruas_mm.cli.shipped_configs import find_config
 from ruas_mm.engine import CooperativeSearchHook, LoadedWeightsHook
 from ruas_mm.engine.pending_validation_hook import PendingValidationHook
 from ruas_mm.utils.checkpoint import named_checkpoint
 
+_EXAMPLES = """examples:
+  ruas train detection/ruas_ssd_darkface          # a config of the package; its data are in data/darkface/
+  ruas train mine.py --work-dir work_dirs/mine    # a config of your own
+  ruas train mine.py --work-dir work_dirs/mine --resume
+  ruas train enhance/ruas_a_unpaired --cfg-options train_dataloader.dataset.data_root=photos/
+  ruas train detection/ruas_ssd_darkface --genotype work_dirs/ruas_ssd_darkface_search/genotype.json"""
+_EXAMPLES_OF_SEARCH = """examples:
+  ruas search detection/ruas_ssd_darkface_search  # writes genotype.json to work_dirs/ruas_ssd_darkface_search/
+  ruas search detection/ruas_ssd_darkface_search --resume
+  ruas train detection/ruas_ssd_darkface --genotype work_dirs/ruas_ssd_darkface_search/genotype.json"""
 
-def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+
+def parse_args(argv: Sequence[str] | None = None, prog: str | None = None, search: bool = False) -> argparse.Namespace:
     """Read the command line.
 
     Args:
         argv (Sequence[str], optional): The arguments; by default those of the process.
-        prog (str, optional): How the user has called the tool; by default the name of the script.
+        prog (str, optional): The command of ``ruas`` that is called; by default the script is.
+        search (bool): Whether the help is about searches alone. Defaults to False.
 
     Returns:
         argparse.Namespace: The options.
     """
-    parser = argparse.ArgumentParser(prog=prog, description='Train or search a model.')
-    parser.add_argument('config', help='config file')
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description='Search an architecture.' if search else 'Train or search a model.',
+        epilog=(_EXAMPLES_OF_SEARCH if search else _EXAMPLES) if prog else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help=f'config file{", or the name of a config of the package" if prog else ""}')
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument(
@@ -80,14 +98,17 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None, search: boo
 
     Args:
         argv (Sequence[str], optional): The arguments; by default those of the process.
-        prog (str, optional): How the user has called the tool; by default ``python`` and the script.
+        prog (str, optional): The command of ``ruas`` that is called, which takes the names of our configs too; by
+            default the script is.
         search (bool): Whether to refuse a config that does not search. Defaults to False.
 
     Raises:
         ValueError: If ``search`` is set and the config has no :class:`ruas_mm.CooperativeSearchHook`, or if the config
             is wrong otherwise.
     """
-    args = parse_args(argv, prog)
+    args = parse_args(argv, prog, search)
+    if prog:
+        args.config = find_config(args.config)
     command = [*prog.split(), *(argv or ())] if prog else ['python', *sys.argv]
     config = load_config(args, ('train_dataloader', 'train_cfg', 'optim_wrapper'))
     if search and not has_search(config):
