@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 _WAITING = ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')
-_SPINCOUNT = '1000'
+_SPINCOUNT = '3000'
 
 
 def limit_spinning() -> None:
