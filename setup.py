@@ -10,6 +10,11 @@ ROOT = Path(__file__).parent
 # Plain pip installs every extra. What they leave out is in docs/installation.md: mmcv with its operators, which is
 # compiled against the torch that is installed, and mmagic, which declares much that nothing here needs.
 # `import ruas_mm` asserts no version; an extra names what is known to work together.
+# What is imported without asking whether it is there; mmengine brings the second line anyway.
+REQUIRED = [
+    *('mmengine>=0.10', 'numpy>=1.23', 'pillow>=11', 'torch>=2.1'),
+    *('matplotlib>=3.6', 'opencv-python>=4.5', 'rich>=12.3'),
+]
 TRAINING = ['tensorboard>=2.12']
 HOST = ['numpy<2', 'setuptools<81', *TRAINING]  # numpy 2 breaks mmcv 2.1; mmengine 0.10.7 needs pkg_resources
 ENHANCEMENT = ['mmcv-lite>=2.0', 'scikit-image>=0.19', *TRAINING]  # not in `all`: it would overwrite mmcv
@@ -38,7 +43,8 @@ setup(
         'ruas_mm.search': ['genotypes/*.json'],
     },
     zip_safe=False,
-    install_requires=['mmengine>=0.10', 'numpy>=1.23', 'pillow>=11', 'torch>=2.1'],
+    entry_points={'console_scripts': ['ruas = ruas_mm.cli.main:main']},
+    install_requires=REQUIRED,
     extras_require={
         'detection': DETECTION,
         'segmentation': SEGMENTATION,

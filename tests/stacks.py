@@ -24,6 +24,7 @@ LOWEST = {'3.10': '2.1.2', '3.11': '2.1.2', '3.12': '2.2.2', '3.13': '2.5.1', '3
 TESTS = ('search', 'modules', 'apis', 'test_registry.py')
 TOOLS = ('pytest', 'pytest-timeout', 'hypothesis', 'scikit-image')
 CHECK = """
+import subprocess, sysconfig
 import cv2, mmengine, numpy, torch
 from mmengine.config import Config
 import ruas_mm
@@ -33,6 +34,9 @@ from ruas_mm.apis import RUASInferencer
 assert 'site-packages' in ruas_mm.__file__, ruas_mm.__file__
 dark = numpy.random.default_rng(0).integers(0, 60, (33, 47, 3), dtype=numpy.uint8)
 assert len(RUASInferencer()(dark)) == 1
+cv2.imwrite('dark.png', dark)
+subprocess.run([sysconfig.get_path('scripts') + '/ruas', 'enhance', 'dark.png', 'bright'], check=True)
+assert cv2.imread('bright/dark.png').mean() > dark.mean()
 scene = SceneModule()(torch.rand(1, 3, 16, 16))
 scene.features[-1].mean().backward()
 with open('inherits.py', 'w') as file:

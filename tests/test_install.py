@@ -1,5 +1,6 @@
-"""A config of another project inherits ours, however ruas_mm was installed."""
+"""What is installed: configs that others inherit, the command, and all that the package imports."""
 
+import ast
 import json
 import os
 import re
@@ -95,6 +96,43 @@ def test_foreign_config_inherits_ours(install, folder, request, tmp_path):
         assert mine == 1
 
 
+def test_command_is_installed(folder, request, tmp_path):
+    """With the configs that it knows by name."""
+    python, env, home = from_wheel(folder, request)
+    command = home / 'bin' / 'ruas'
+    assert run(command, '--version', env=env, cwd=tmp_path).startswith('ruas_mm ')
+    find = 'from ruas_mm.cli.shipped_configs import find_config; print(find_config("detection/ruas_ssd_demo"))'
+    found = Path(run(*python, '-c', find, env=env, cwd=tmp_path).strip())
+    assert found.is_relative_to(home) and found.is_file()
+
+
+def test_what_is_imported_is_required(wheel):
+    """Whatever a module imports at its top, but the toolboxes: pip installs it with the package."""
+    imported = set()
+    for path in ROOT.glob('ruas_mm/**/*.py'):
+        if '.mim' in path.parts:
+            continue
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import):
+                imported |= {name.name.partition('.')[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.partition('.')[0])
+    imported -= {*sys.stdlib_module_names, 'ruas_mm', 'mmcv', 'mmdet', 'mmseg', 'mmagic'}
+    distributions = {'cv2': 'opencv-python', 'PIL': 'pillow'}
+    required = {item.name for item in requirements_of(wheel) if not item.marker}
+    assert required == {distributions.get(name, name) for name in imported}
+
+
+def requirements_of(wheel):
+    """Return what a wheel requires, always or for an extra."""
+    return [Requirement(line) for line in metadata_of(wheel).get_all('Requires-Dist')]
+
+
+def metadata_of(wheel):
+    (name,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith('.dist-info/METADATA'))
+    return Parser().parsestr(zipfile.ZipFile(wheel).read(name).decode())
+
+
 def test_wheel_is_complete(wheel, folder):
     names = set(zipfile.ZipFile(wheel).namelist())
     source = folder / 'source'
@@ -114,12 +152,10 @@ def test_wheel_is_complete(wheel, folder):
 
 def test_extras_are_those_of_the_docs_and_leave_mmcv_alone(wheel):
     """No extra asks for mmcv, which plain pip cannot build; mmcv-lite, the same package, is in one alone."""
-    (name,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith('.dist-info/METADATA'))
-    metadata = Parser().parsestr(zipfile.ZipFile(wheel).read(name).decode())
-    requirements = [Requirement(line) for line in metadata.get_all('Requires-Dist')]
+    requirements = requirements_of(wheel)
     extras = {
         extra: {item.name for item in requirements if item.marker and item.marker.evaluate({'extra': extra})}
-        for extra in metadata.get_all('Provides-Extra')
+        for extra in metadata_of(wheel).get_all('Provides-Extra')
     }
     table = (ROOT / 'docs/installation.md').read_text().partition('| extra |')[2].partition('\n\n')[0]
     assert set(re.findall(r'^\| `(\w+)`', table, re.MULTILINE)) == set(extras)

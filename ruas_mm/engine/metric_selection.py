@@ -450,9 +450,13 @@ class MetricSelection:
         content = {**summary, 'options': asdict(self), 'seconds': round(seconds, 1), **asdict(result)}
         atomic_write(path.with_name('selection.json'), json.dumps(_finite(content), indent=2) + '\n')
         genotype = Genotype.load(path)
+        operations = {**genotype.slots, **result.selected}
         genotype = replace(
             genotype,
-            slots={**genotype.slots, **result.selected},
+            slots=operations,
+            undecided={
+                slot: why for slot, why in genotype.undecided.items() if operations[slot] == genotype.slots[slot]
+            },
             origin={**genotype.origin, 'selection': _finite(summary)},
         )
         genotype.save(path)

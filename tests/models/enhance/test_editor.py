@@ -1,7 +1,7 @@
 """RUAS in mmagic: the same model, mmagic's pipelines, data sets, metrics, loops and visualizer around it."""
 
 import copy
-import importlib.util
+import importlib
 import os
 import pickle
 import re
@@ -388,10 +388,7 @@ def test_search_with_an_inherited_config(mmagic, lol, tmp_path):
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location('ruas_test_tool', ROOT / 'tools' / 'test.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module('ruas_mm.cli.test')
 
 
 A, B = dict(type='A'), dict(type='B')
