@@ -60,9 +60,11 @@ search-demo: setup
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-lint: setup
+# Needs neither torch nor the toolboxes.
+lint: $(DONE)/tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 # The wheel in fresh environments: lowest and newest torch, every Python, the OneDL forks. Downloads several GB; to try some
 # of them only: make stacks STACKS='3.11-lowest 3.12-newest'.
@@ -79,12 +81,16 @@ $(DONE)/build: requirements/build.txt $(DONE)/venv
 	$(INSTALL) -r $<
 	touch $@
 
-$(DONE)/torch: requirements/torch.txt $(DONE)/build
+$(DONE)/tests: requirements/tests.txt $(DONE)/build
 	$(INSTALL) -r $<
 	touch $@
 
-$(DONE)/hosts: requirements/hosts.txt requirements/tests.txt $(DONE)/torch
-	$(INSTALL) -r requirements/hosts.txt -r requirements/tests.txt
+$(DONE)/torch: requirements/torch.txt $(DONE)/tests
+	$(INSTALL) -r $<
+	touch $@
+
+$(DONE)/hosts: requirements/hosts.txt $(DONE)/torch
+	$(INSTALL) -r $<
 	touch $@
 
 $(DONE)/enhance: requirements/enhance.txt $(DONE)/hosts

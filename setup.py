@@ -1,4 +1,7 @@
-"""Packaging of ruas_mm. Needs nothing but setuptools: no torch, no network, no running code of the package."""
+"""Packaging of ruas_mm: what `pyproject.toml` leaves dynamic, and the files of the wheel.
+
+Needs nothing but setuptools: no torch, no network, no running code of the package.
+"""
 
 import re
 from pathlib import Path
@@ -25,11 +28,7 @@ ONNX = ['onnx>=1.14', 'onnxruntime>=1.16', 'onnxscript>=0.5']
 VIDEO = ['av>=14']
 
 setup(
-    name='ruas_mm',
     version=re.search(r"__version__ = '(.+)'", (ROOT / 'ruas_mm/version.py').read_text())[1],
-    description='RUAS for the OpenMMLab toolboxes: detection, segmentation and enhancement in the dark',
-    license='Apache-2.0',
-    python_requires='>=3.10',
     packages=find_packages(include=['ruas_mm', 'ruas_mm.*']),
     # `.mim` holds symbolic links to configs, tools and model-index.yml, so that a checkout works as it is; sdist and
     # wheel get the files behind them.

@@ -153,6 +153,7 @@ def _stack(distill: Kernel | None, remain: Kernel | None) -> Kernel | None:
 
 
 def add_identity(kernel: Kernel) -> Kernel:
+    """Return the kernel whose convolution gives the same output plus its input."""
     weight = kernel.weight.clone()
     centre = weight.shape[-1] // 2
     weight[:, :, centre, centre].diagonal().add_(1)
