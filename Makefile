@@ -66,7 +66,7 @@ lint: $(DONE)/tests
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 
-# The wheel in fresh environments: lowest and newest torch, every Python, the OneDL forks. Downloads several GB; to try some
+# The wheel in fresh environments: lowest, pinned and newest torch, every Python, the OneDL forks. Downloads several GB; to try some
 # of them only: make stacks STACKS='3.11-lowest 3.12-newest'.
 stacks: $(DONE)/build
 	$(BIN)/python tests/stacks.py $(STACKS)
