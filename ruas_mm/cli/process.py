@@ -42,7 +42,6 @@ def run(main: Callable[[], None]) -> None:
     Args:
         main (Callable): The tool.
     """
-
     from ruas_mm.apis.run_tool import run_tool  # imports torch, which must come after limit_spinning
 
     def prepared() -> None:
