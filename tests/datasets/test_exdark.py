@@ -157,7 +157,7 @@ def test_filter(root, filter_cfg, test_mode, expected):
 
 
 def test_boxes_count_the_pixels_as_stored(root):
-    """Boxes fit also a photograph with an EXIF orientation, if it is loaded as the docstring of the class recommends."""
+    """Boxes fit also a photograph with an EXIF orientation, if loaded as the docstring of the class recommends."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new('RGB', (64, 48)).save(root / 'ExDark/Bicycle/2015_00391.jpg', exif=exif)

@@ -412,7 +412,7 @@ def test_why_the_head_is_derived():
 def test_options_of_the_parent_are_not_ignored(option):
     """Those for which our head has no layers are refused by name; their defaults are taken."""
     ((name, _),) = option.items()
-    with pytest.raises(ValueError, match=f'SearchableSSDHead has no {name}='):
+    with pytest.raises(ValueError, match=f'{name} of SearchableSSDHead must not be set, got '):
         SearchableSSDHead(**HEAD, **option)
     default = inspect.signature(HostHead).parameters[name].default
     assert SearchableSSDHead(**HEAD, genotype='ssd300_plain', **{name: default})
