@@ -124,7 +124,7 @@ class Registry(root.Registry):
     """
 
     def get(self, key: str) -> Any:
-        """Return the component registered as ``key``, importing it first if necessary; see ``mmengine.Registry.get``."""
+        """Return the component registered as ``key``, imported if necessary; see ``mmengine.Registry.get``."""
         scope, name = self.split_scope_key(key)
         module = COMPONENTS.get(self.name, {}).get(name)
         if module and scope in (None, self.scope) and name not in self._module_dict:

@@ -331,7 +331,7 @@ def test_merged_is_the_plain_sum():
         (dict(level_strides=(2, 2)), 'level_strides has 2'),
         (dict(level_paddings=(1, 1, 0)), r'level_paddings\s+3'),
         (dict(level_paddings=(1, 1, 0, 2)), 'level_paddings'),
-        (dict(l2_norm_scales=(1.0, 2.0, 3.0)), '3 L2 norms'),
+        (dict(l2_norm_scales=(1.0, 2.0, 3.0)), 'l2_norm_scales .* got 3'),
         (dict(out_channels=(6, 8, 6, 4)), 'adds 2 levels'),
     ],
 )
