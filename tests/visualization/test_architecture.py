@@ -195,7 +195,7 @@ def test_slot_without_edge():
 
 @pytest.mark.parametrize('edges', [{'x.a': ('p', 'q'), 'x.b': ('q', 'p')}, {'x.a': ('p', 'p'), 'x.b': ('p', 'q')}])
 def test_edges_in_a_circle(edges):
-    with pytest.raises(ValueError, match="'x' run in a circle: p -> (q -> )?p|'x' run in a circle: q -> p -> q"):
+    with pytest.raises(ValueError, match="'x' form a cycle: p -> (q -> )?p|'x' form a cycle: q -> p -> q"):
         architecture_figure(Genotype({'x.a': 'skip', 'x.b': 'skip'}), edges)
 
 
