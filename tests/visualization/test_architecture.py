@@ -189,7 +189,7 @@ def test_one_colour_a_kind_of_operation(figures):
 
 def test_slot_without_edge():
     edges = {slot: edge for slot, edge in EDGES.items() if slot != 'ssd_head.conf_3'}
-    with pytest.raises(ValueError, match=r"slot 'ssd_head.conf_3' is not known"):
+    with pytest.raises(ValueError, match=r"slot 'ssd_head.conf_3' is unknown"):
         architecture_figure(detection(), edges)
 
 
