@@ -9,15 +9,15 @@ from ruas_mm.utils.compat import apply_compatibility
 from ruas_mm.utils.lazy_names import LazyNames
 from ruas_mm.version import __version__
 
-# `_base_ = 'ruas_mm::…'` in a config of another project. A submodule's name, so that mmengine looks the package up by
-# import (wheel, editable and PYTHONPATH installs alike) and not by distribution.
+# Enables `_base_ = 'ruas_mm::…'` in configs of other projects. With the name of a submodule, mmengine finds the package
+# by import instead of by distribution, which works for wheel, editable and PYTHONPATH installations.
 MODULE2PACKAGE['ruas_mm'] = 'ruas_mm.version'
 
 apply_compatibility()
 
 _PUBLIC = {name: module for registry in COMPONENTS.values() for name, module in registry.items()}
 
-__all__ = ['__version__']  # not the components: a star import would ask for every host
+__all__ = ['__version__']  # without the components: a star import would import every host
 
 __getattr__ = LazyNames(__name__, _PUBLIC)
 

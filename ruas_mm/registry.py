@@ -1,7 +1,7 @@
-"""Child registries of mmengine's roots (scope ``ruas_mm``), filled on demand.
+"""Child registries of mmengine's root registries (scope ``ruas_mm``), whose components are imported lazily.
 
-``COMPONENTS`` is the one list of what this package offers to configs. A component's module is imported when the
-component is first asked for, so that a missing or broken host disables its own components and nothing else.
+``COMPONENTS`` lists all components that can be used in configs. The module of a component is imported when the
+component is first requested, so that a missing or broken host library disables only the components that need it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ COMPONENTS: dict[str, dict[str, str]] = {
     },
 }
 
-# Packages of this project that need a host, and what of the host they need.
+# Modules of this package that need a host library, and the host module that they import.
 _HOSTS = {
     'ruas_mm.models.detection': 'mmdet.models',
     'ruas_mm.models.segmentation': 'mmseg.models',
@@ -102,30 +102,32 @@ def load_component(name: str, module: str) -> Any:
         Any: The class (or function) itself.
 
     Raises:
-        ImportError: If it cannot be imported; the message names the component and the cause, and the host if that is
-            missing or does not work.
+        ImportError: If it cannot be imported; the message names the component and the cause, and the host library if
+            that is missing or broken.
     """
     host = _HOSTS.get(module)
     try:
         if host is not None:
             importlib.import_module(host)
-            host = None  # that was not it
+            host = None  # the host works, so it is not the cause of an error below
         return getattr(importlib.import_module(module), name.rpartition('.')[2])
-    except Exception as error:  # what is broken fails in many ways: ImportError, AssertionError on versions, …
-        what = f'needs {host.partition(".")[0]}, which cannot be used here' if host else 'cannot be imported'
+    except (
+        Exception
+    ) as error:  # broken packages raise various errors, such as ImportError or AssertionError on versions
+        what = f'needs {host.partition(".")[0]}, which cannot be imported' if host else 'cannot be imported'
         raise ImportError(f'{name} {what}: {type(error).__name__}: {error}') from error
 
 
 class Registry(root.Registry):
-    """An mmengine registry that imports a component of ``COMPONENTS`` when it is first asked for.
+    """An mmengine registry that imports a component of ``COMPONENTS`` when it is first requested.
 
-    Names without a scope that neither this package nor mmengine knows are looked up in the default scope of the run.
-    mmengine marks every dict that is inherited from a config of this package (``_base_ = 'ruas_mm::…'``) with the scope
-    ``ruas_mm``; a host or a user who puts another type into such a dict means one of the host's.
+    Names without a scope that are registered neither in this package nor in mmengine are looked up in the default scope
+    of the run. This is necessary because mmengine assigns the scope ``ruas_mm`` to every dict inherited from a config
+    of this package (``_base_ = 'ruas_mm::…'``), even if the type in it is replaced by a type of the host library.
     """
 
     def get(self, key: str) -> Any:
-        """Return the component registered as ``key``, importing it first if need be; see ``mmengine.Registry.get``."""
+        """Return the component registered as ``key``, imported if necessary; see ``mmengine.Registry.get``."""
         scope, name = self.split_scope_key(key)
         module = COMPONENTS.get(self.name, {}).get(name)
         if module and scope in (None, self.scope) and name not in self._module_dict:
@@ -148,9 +150,9 @@ def _child(parent: root.Registry) -> Registry:
     return Registry(parent.name, parent=parent, scope='ruas_mm', locations=['ruas_mm.registry'])
 
 
-# A child of each of mmengine's registries, also of those without a component of this package: a config of this package
-# that is inherited elsewhere (`_base_ = 'ruas_mm::…'`) is built in the scope `ruas_mm`, and mmengine warns of each
-# registry that does not know the scope.
+# Every registry of mmengine has a child here, including those without components of this package: configs that inherit
+# from this package (`_base_ = 'ruas_mm::…'`) are built in the scope `ruas_mm`, and mmengine warns about each registry
+# without this scope.
 _CHILDREN = {name: _child(parent) for name, parent in vars(root).items() if isinstance(parent, root.Registry)}
 
 MODELS = _CHILDREN['MODELS']

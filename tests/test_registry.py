@@ -54,7 +54,7 @@ ASK = {
 @pytest.mark.parametrize(
     ('broken', 'name', 'reason'),
     [
-        (NO_HOST, 'RUASDetDataPreprocessor', 'needs mmdet, which cannot be used here: ModuleNotFoundError: '),
+        (NO_HOST, 'RUASDetDataPreprocessor', 'needs mmdet, which cannot be imported: ModuleNotFoundError: '),
         (OLD_TORCH, 'SceneModule', "cannot be imported: AttributeError: module 'torch.backends' is too old"),
     ],
     ids=['missing host', 'old torch'],

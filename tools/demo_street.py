@@ -1,4 +1,4 @@
-"""Streets for tools/make_demo_data.py: planes and flat figures in metres, seen from a car and painted from far to near.
+"""Street scenes for tools/make_demo_data.py: planes and flat objects in metres, seen from a car, drawn back to front.
 
 X is to the right of the camera, Y up from the road and Z ahead, all in metres.
 """
@@ -14,8 +14,8 @@ import numpy as np
 ROAD, SIDEWALK, BUILDING, POLE, TRAFFIC_LIGHT, TRAFFIC_SIGN = 0, 1, 2, 5, 6, 7
 VEGETATION, TERRAIN, SKY, PERSON, CAR, IGNORED = 8, 9, 10, 11, 13, 255  # Cityscapes' train ids
 
-FAR = 110.0  # metres; where the street ends
-FINE = 4  # the edges' resolution, in parts of a pixel
+FAR = 110.0  # length of the street in metres
+FINE = 4  # sub-pixel resolution of the edges
 RED, AMBER, GREEN, WARM, WHITE = np.array(  # BGR
     [(0.1, 0.1, 1), (0.1, 0.65, 1), (0.55, 1, 0.2), (0.55, 0.8, 1), (1, 1, 1)], np.float32
 )
@@ -26,12 +26,12 @@ Face = Callable[[np.random.Generator], np.ndarray]
 
 @dataclass(frozen=True)
 class Street:
-    """A street by night, before it gets dark.
+    """A street scene before it is darkened.
 
     Args:
-        image (np.ndarray): The street in the light of day; float32, H×W×3, BGR, sRGB encoded, in [0, 1].
-        lights (np.ndarray): What shines by itself and is in view: lamps and windows; like ``image``, else 0.
-        labels (np.ndarray): Cityscapes' train ids, uint8, H×W; 255 where there is none.
+        image (np.ndarray): The street in daylight; float32, H×W×3, BGR, sRGB encoded, in [0, 1].
+        lights (np.ndarray): Visible light sources (lamps and windows), in the format of ``image``; 0 elsewhere.
+        labels (np.ndarray): Cityscapes' train ids, uint8, H×W; 255 for pixels without a class.
     """
 
     image: np.ndarray
@@ -40,14 +40,14 @@ class Street:
 
 
 def make_street(size: tuple[int, int], rng: np.random.Generator, texture: Texture, face: Face) -> Street:
-    """Compose one street.
+    """Compose one street scene.
 
     Args:
         size (tuple[int, int]): Width and height in pixels.
-        rng (np.random.Generator): Where every random number comes from.
-        texture (Callable): Gives a picture (float32, H×W×3, BGR, about 1 in the mean) of what a ``ground``, ``wall``,
-            ``leaves``, ``cloth`` or ``sky`` is made of.
-        face (Callable): Gives the picture of a face, float32, square, BGR, in [0, 1].
+        rng (np.random.Generator): Source of all random numbers.
+        texture (Callable): Returns a texture (float32, H×W×3, BGR, with a mean of about 1) for ``ground``, ``wall``,
+            ``leaves``, ``cloth`` or ``sky``.
+        face (Callable): Returns the picture of a face, float32, square, BGR, in [0, 1].
 
     Returns:
         Street: The street and its labels.
@@ -56,7 +56,7 @@ def make_street(size: tuple[int, int], rng: np.random.Generator, texture: Textur
 
 
 def _colour(rng: np.random.Generator, low: float, high: float, colourful: float = 0.1) -> np.ndarray:
-    """A colour of some brightness, from gray to quite colourful."""
+    """Return a colour with a random brightness and saturation."""
     return np.clip(rng.uniform(low, high) * (1 + colourful * rng.standard_normal(3)), 0.01, 1).astype(np.float32)
 
 

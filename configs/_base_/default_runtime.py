@@ -21,8 +21,8 @@ default_hooks = dict(
     checkpoint=dict(
         type='mmengine.CheckpointHook',
         interval=1,
-        max_keep_ckpts=2,  # one to fall back on
-        backend_args=dict(backend='ruas_mm.atomic'),  # whole or not at all; in a local folder
+        max_keep_ckpts=2,  # keeps the previous checkpoint as a fallback
+        backend_args=dict(backend='ruas_mm.atomic'),  # writes files atomically, in a local folder
     ),
     sampler_seed=dict(type='mmengine.DistSamplerSeedHook'),
 )

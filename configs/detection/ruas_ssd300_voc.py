@@ -8,9 +8,9 @@ classes = ('face',)
 batch_size = 8  # a GPU
 num_workers = 4
 max_epochs = 60
-base_lr = 1e-3  # for 8 images an iteration; --auto-scale-lr adapts it to more GPUs
+base_lr = 1e-3  # for 8 images per iteration; --auto-scale-lr adapts it to more GPUs
 pretrained = None  # file with VGG-16 weights ('path/to/vgg16_caffe.pth'); None trains from scratch
-scene_genotype = 'ruas_enhance_journal'  # name, file, or None for the searchable form
+scene_genotype = 'ruas_enhance_journal'  # name or file; None builds the searchable form
 genotype = 'ssd300_plain'  # of neck and head: none was published for this layout
 
 # --- Sometimes changed ---------------------------------------------------------------------------------------------
@@ -23,7 +23,7 @@ model = dict(
         type='ruas_mm.RUASDetDataPreprocessor',
         scene_module=dict(type='ruas_mm.SceneModule', stages=stages, genotype=scene_genotype),
         mean=[123.675, 116.28, 103.53],
-        std=[1, 1, 1],  # as the Caffe weights of VGG want
+        std=[1, 1, 1],  # as the Caffe weights of VGG need
         bgr_to_rgb=True,
         pad_size_divisor=1,
     ),
@@ -98,7 +98,7 @@ meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'in
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmdet.Resize', scale=(input_size, input_size), keep_ratio=False),
-    dict(type='mmdet.LoadAnnotations', with_bbox=True),  # after Resize: metrics want the original pixels
+    dict(type='mmdet.LoadAnnotations', with_bbox=True),  # after Resize: metrics need boxes in original pixels
     dict(type='mmdet.PackDetInputs', meta_keys=meta_keys),
 ]
 dataset = dict(
@@ -136,7 +136,7 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=base_lr, momentum=0.9, weight_decay=5e-4),
     clip_grad=dict(max_norm=35.0),
-    # The scene module begins as an enhancer: it is fine-tuned, not trained from scratch.
+    # The scene module is initialised as an enhancer, so it is fine-tuned and not trained from scratch.
     paramwise_cfg=dict(custom_keys={'data_preprocessor.scene_module': dict(lr_mult=0.1)}),
 )
 param_scheduler = [

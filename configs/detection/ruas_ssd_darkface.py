@@ -9,13 +9,13 @@ test_list = 'splits/test.txt'  # … and the other 1000
 batch_size = 8  # a GPU
 num_workers = 4
 max_epochs = 60
-base_lr = 1e-3  # for 8 images an iteration; --auto-scale-lr adapts it to more GPUs
+base_lr = 1e-3  # for 8 images per iteration; --auto-scale-lr adapts it to more GPUs
 pretrained = None  # file with VGG-16 weights ('path/to/vgg16_caffe.pth'); None trains from scratch
-genotype = 'ruas_darkface_vgg16'  # name, file, or None for the searchable form
+genotype = 'ruas_darkface_vgg16'  # name or file; None builds the searchable form
 
 # --- Sometimes changed ---------------------------------------------------------------------------------------------
 crop_size = (640, 640)  # faces are small: training sees crops at full resolution
-test_scale = (1080, 720)  # the images' own size
+test_scale = (1080, 720)  # the original size of the images
 stages = 3  # K, Table II
 
 model = dict(
@@ -24,7 +24,7 @@ model = dict(
         type='ruas_mm.RUASDetDataPreprocessor',
         scene_module=dict(type='ruas_mm.SceneModule', stages=stages, genotype=genotype, warm_start='feature'),
         mean=[123.675, 116.28, 103.53],
-        std=[1, 1, 1],  # as the Caffe weights of VGG want
+        std=[1, 1, 1],  # as the Caffe weights of VGG need
         bgr_to_rgb=True,
         pad_size_divisor=32,
     ),
@@ -51,7 +51,7 @@ model = dict(
         in_channels=(256, 512, 512, 1024, 512, 256),
         genotype=genotype,
         anchor_generator=dict(
-            type='mmdet.AnchorGenerator',  # one square anchor a cell, twice the stride
+            type='mmdet.AnchorGenerator',  # one square anchor per cell, with twice the stride as side
             strides=[4, 8, 16, 32, 64, 128],
             base_sizes=[8, 16, 32, 64, 128, 256],
             centers=[(2, 2), (4, 4), (8, 8), (16, 16), (32, 32), (64, 64)],
@@ -100,7 +100,7 @@ meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'in
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmdet.Resize', scale=test_scale, keep_ratio=True),
-    dict(type='mmdet.LoadAnnotations', with_bbox=True),  # after Resize: metrics want the original pixels
+    dict(type='mmdet.LoadAnnotations', with_bbox=True),  # after Resize: metrics need boxes in original pixels
     dict(type='mmdet.PackDetInputs', meta_keys=meta_keys),
 ]
 
@@ -145,7 +145,7 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=base_lr, momentum=0.9, weight_decay=5e-4),
     clip_grad=dict(max_norm=35.0),
-    # The scene module begins as an enhancer: it is fine-tuned, not trained from scratch.
+    # The scene module is initialised as an enhancer, so it is fine-tuned and not trained from scratch.
     paramwise_cfg=dict(custom_keys={'data_preprocessor.scene_module': dict(lr_mult=0.1)}),
 )
 param_scheduler = [

@@ -9,8 +9,10 @@ num_workers = 2
 base_lr = 2e-3
 
 # --- Sometimes changed ---------------------------------------------------------------------------------------------
-image_size = (192, 144)  # the search sees the scenes smaller than training does
-split = dict(fraction=0.5, seed=0)  # share of the training images that trains the weights; the rest the architecture
+image_size = (192, 144)  # the search uses smaller images than training
+split = dict(
+    fraction=0.5, seed=0
+)  # fraction of the training images for the weights; the others are for the architecture
 
 model = dict(
     data_preprocessor=dict(scene_module=dict(genotype=None)),
@@ -23,7 +25,7 @@ train_set.pipeline[3].scale = image_size
 loader = dict(
     batch_size=batch_size,
     num_workers=num_workers,
-    persistent_workers=False,  # a resumed search then sees the images that an undisturbed one would
+    persistent_workers=False,  # so that a resumed search uses the same images as an uninterrupted one
     sampler=dict(type='mmengine.DefaultSampler', shuffle=True),
 )
 train_dataloader = dict(
@@ -36,10 +38,10 @@ custom_hooks = [dict(_base_.short_search, val_dataloader=search_dataloader)]
 
 # --- Rarely changed ------------------------------------------------------------------------------------------------
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)
-val_cfg = None  # what matters is how the found architecture trains afterwards
+val_cfg = None  # the result is judged by training the found architecture
 val_dataloader = None
 val_evaluator = None
-optim_wrapper = dict(optimizer=dict(lr=base_lr))  # a tenth for the scene module: its loss alone soon burns out u
+optim_wrapper = dict(optimizer=dict(lr=base_lr))  # a tenth for the scene module, whose loss alone soon overexposes u
 param_scheduler = [
     dict(type='mmengine.CosineAnnealingLR', by_epoch=True, T_max=max_epochs, convert_to_iter_based=True, eta_min=1e-5)
 ]

@@ -9,7 +9,7 @@ pretrained = None  # file with ResNet weights; None trains from scratch
 channels = (256, 512, 1024, 2048)  # strides 4, 8, 16, 32
 
 model = dict(
-    data_preprocessor=dict(std=[58.395, 57.12, 57.375]),  # as torchvision's weights want
+    data_preprocessor=dict(std=[58.395, 57.12, 57.375]),  # as torchvision's weights need
     backbone=dict(
         _delete_=True,
         type='mmdet.ResNet',

@@ -17,13 +17,13 @@ base_lr = 0.015  # for 1 image an iteration; --auto-scale-lr adapts it to more G
 # A new scene module already is a mild enhancer, and its loss alone soon burns out u: at the release's rate for modules
 # that start from noise, 0.015, within 50 iterations. So less is more here.
 scene_lr = 1e-5
-genotype = 'ruas_enhance_journal'  # name, file, or None for the searchable form
+genotype = 'ruas_enhance_journal'  # name or file; None builds the searchable form
 
 # --- Sometimes changed ---------------------------------------------------------------------------------------------
 crop_size = (256, 256)
 stages = 3  # K, Table II
 epsilon = 0.035  # noise score above which the noise is removed
-removal_lr = 2e-5  # the release: 1e-3 in every 50th iteration; its loss would rather have flat images
+removal_lr = 2e-5  # the release: 1e-3 in every 50th iteration; its loss favours flat images
 
 model = dict(
     type='ruas_mm.RUAS',

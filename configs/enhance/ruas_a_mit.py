@@ -14,6 +14,6 @@ val_dataloader = dict(dataset=dict(data_root=data_root, ann_file=test_list, data
 test_dataloader = val_dataloader
 
 # --- Sometimes changed ---------------------------------------------------------------------------------------------
-scene_lr = 1e-6  # these images are less dark than LOL's, and burn out sooner
+scene_lr = 1e-6  # these images are less dark than LOL's and are overexposed sooner
 
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(scene_module=dict(lr_mult=scene_lr / _base_.base_lr))))

@@ -10,7 +10,7 @@ batch_size = 8
 num_workers = 2
 max_iters = 1000
 base_lr = 1e-2
-ambient = 0.2  # the darkest is brightened about 1 + 1 / ambient times
+ambient = 0.2  # the darkest pixels are brightened by a factor of about 1 + 1 / ambient
 
 # --- Sometimes changed ---------------------------------------------------------------------------------------------
 crop_size = (192, 192)

@@ -4,4 +4,4 @@ _base_ = './ruas_full_lol_search.py'
 
 model = dict(variant='S')
 custom_hooks = _base_.custom_hooks
-custom_hooks[0].strategy = 'global'  # one module, one loss
+custom_hooks[0].strategy = 'global'  # each module has its own loss

@@ -9,15 +9,15 @@ val_list = 'splits/val.txt'  # … and the other 106
 batch_size = 8  # a GPU
 num_workers = 4
 max_epochs = 200  # of 50 iterations
-base_lr = 1e-2  # for 8 images an iteration; --auto-scale-lr adapts it to more GPUs
+base_lr = 1e-2  # for 8 images per iteration; --auto-scale-lr adapts it to more GPUs
 pretrained = None  # file with ResNetV1c-50 weights ('path/to/resnet50_v1c.pth'); None trains from scratch
-scene_genotype = 'ruas_enhance_journal'  # name, file, or None for the searchable form
+scene_genotype = 'ruas_enhance_journal'  # name or file; None builds the searchable form
 genotype = 'deeplab_plain'  # of the head; the paper published none
 sync_bn = None  # 'torch': batch norm over the images of all GPUs; for few images a GPU
 
 # --- Sometimes changed ---------------------------------------------------------------------------------------------
 crop_size = (512, 512)
-image_scale = (1920, 1080)  # the images' own size
+image_scale = (1920, 1080)  # the original size of the images
 stages = 3  # K, Table II
 num_classes = 19  # Cityscapes'
 norm_cfg = dict(type='BN', requires_grad=True)
@@ -90,7 +90,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=image_scale, keep_ratio=True),
-    dict(type='ruas_mm.LoadSegLabels'),  # after Resize: metrics want the original pixels
+    dict(type='ruas_mm.LoadSegLabels'),  # after Resize: metrics need boxes in original pixels
     dict(type='mmseg.PackSegInputs'),
 ]
 
@@ -134,7 +134,7 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=base_lr, momentum=0.9, weight_decay=5e-4),
     clip_grad=dict(max_norm=35.0),
-    # The scene module begins as an enhancer: it is fine-tuned, not trained from scratch.
+    # The scene module is initialised as an enhancer, so it is fine-tuned and not trained from scratch.
     paramwise_cfg=dict(custom_keys={'data_preprocessor.scene_module': dict(lr_mult=0.1)}),
 )
 param_scheduler = [

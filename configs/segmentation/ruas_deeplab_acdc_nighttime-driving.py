@@ -6,7 +6,7 @@ data_root = 'data/NighttimeDrivingTest/'
 test_pipeline = _base_.test_pipeline
 tta_pipeline = _base_.tta_pipeline
 for loader in (test_pipeline[2], tta_pipeline[1].transforms[2][0]):
-    loader.num_classes = _base_.num_classes  # mmseg's data sets do not tell it
+    loader.num_classes = _base_.num_classes  # not provided by mmseg's data sets
 del loader
 val_dataloader = dict(
     dataset=dict(

@@ -9,7 +9,7 @@ batch_size = 8
 num_workers = 2
 max_epochs = 12
 base_lr = 2e-3
-darkened = 0.0  # share of the frames that are darkened: 1.0 turns CamVid into a night set
+darkened = 0.0  # fraction of the frames that are darkened: 1.0 turns CamVid into a night set
 
 # --- Sometimes changed ---------------------------------------------------------------------------------------------
 image_scale = (192, 144)  # 16 % of the frames' pixels; label maps are compared in full
@@ -25,7 +25,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomApply', prob=darkened, transforms=[dict(type='ruas_mm.LowLightSynthesis', seed=0)]),
     dict(type='Resize', scale=image_scale, keep_ratio=False),
-    dict(type='ruas_mm.LoadSegLabels'),  # after Resize: metrics want the original pixels
+    dict(type='ruas_mm.LoadSegLabels'),  # after Resize: metrics need boxes in original pixels
     dict(type='mmseg.PackSegInputs'),
 ]
 

@@ -9,7 +9,9 @@ num_workers = 2
 base_lr = 2e-3
 
 # --- Sometimes changed ---------------------------------------------------------------------------------------------
-split = dict(fraction=0.5, seed=0)  # share of the training images that trains the weights; the rest the architecture
+split = dict(
+    fraction=0.5, seed=0
+)  # fraction of the training images for the weights; the others are for the architecture
 
 model = dict(
     data_preprocessor=dict(scene_module=dict(genotype=None)),
@@ -20,7 +22,7 @@ train_set = _base_.train_dataloader.dataset
 loader = dict(
     batch_size=batch_size,
     num_workers=num_workers,
-    persistent_workers=False,  # a resumed search then sees the images that an undisturbed one would
+    persistent_workers=False,  # so that a resumed search uses the same images as an uninterrupted one
     drop_last=True,
     sampler=dict(type='mmengine.DefaultSampler', shuffle=True),
 )
@@ -34,7 +36,7 @@ custom_hooks = [dict(_base_.short_search, val_dataloader=search_dataloader)]
 
 # --- Rarely changed ------------------------------------------------------------------------------------------------
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs + 1)
-val_cfg = None  # what matters is how the found architecture trains afterwards
+val_cfg = None  # the result is judged by training the found architecture
 val_dataloader = None
 val_evaluator = None
 optim_wrapper = dict(optimizer=dict(lr=base_lr))

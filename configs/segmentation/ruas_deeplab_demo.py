@@ -14,7 +14,7 @@ image_scale = (320, 240)
 channels = (24, 48, 96, 192)  # ResNet-18 with 24 instead of 64 base channels
 
 model = dict(
-    data_preprocessor=dict(size=None, size_divisor=1),  # no padding: all images are of one size
+    data_preprocessor=dict(size=None, size_divisor=1),  # no padding: all images have the same size
     backbone=dict(
         _delete_=True,
         type='mmseg.ResNet',

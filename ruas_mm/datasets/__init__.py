@@ -1,4 +1,4 @@
-"""Data sets in the dark, the transforms that make them, and their division for a search."""
+"""Low-light data sets, the transforms that synthesise them, and the split of a data set for a search."""
 
 from ruas_mm.datasets.split import split_dataset
 

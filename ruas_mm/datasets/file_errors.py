@@ -1,4 +1,4 @@
-"""Errors of a pipeline, told as what is wrong with the file that it loaded."""
+"""Report pipeline errors that are caused by a damaged or missing image as an error about that file."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from ruas_mm.datasets.image_size import check_image
 
 
 class FileErrors:
-    """Mixin of data sets: a damaged image stops training or testing with one sentence that names it.
+    """Mixin for data sets: a damaged image stops training or testing with an error message that names the file.
 
-    Whatever a pipeline loads images with, a damaged one ends in an error of the host's (``failed to load image``, or
-    one of OpenCV). Only then are the files of the sample looked at, so this costs nothing otherwise, and the pipelines
-    keep the host's ``LoadImageFromFile``, which its inference interfaces look for by name.
+    Whichever transform loads the images, a damaged one raises an error of the host library (``failed to load image``,
+    or an error of OpenCV). The files of the sample are checked only after such an error, so there is no cost otherwise,
+    and pipelines can keep ``LoadImageFromFile``, which the host's inference interfaces look up by name.
 
-    OpenCV before 4.11 decodes what there is of half a JPEG without an error; all versions refuse half a PNG.
+    A truncated JPEG is decoded without an error by OpenCV before 4.11; a truncated PNG raises one in all versions.
     """
 
     def prepare_data(self, idx: int) -> Any:
         """Run the pipeline on a sample; see ``mmengine.dataset.BaseDataset.prepare_data``.
 
         Args:
-            idx (int): Number of the sample.
+            idx (int): Index of the sample.
 
         Returns:
-            Any: What the pipeline makes of it.
+            Any: Output of the pipeline.
 
         Raises:
             FileNotFoundError: If an image of the sample is missing.

@@ -1,4 +1,4 @@
-"""What lies in a folder, and lists of images, one a line."""
+"""List the files of a folder and read text files with one image per line."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def list_files(folder: str, recursive: bool = True, backend_args: dict | None = 
 
     Args:
         folder (str): The folder.
-        recursive (bool): Whether those of its sub-folders count.
+        recursive (bool): Whether to include the files of its sub-folders.
         backend_args (dict, optional): mmengine file backend; None for local files.
 
     Returns:
-        list[str]: Their names relative to the folder, in numerical order.
+        list[str]: Paths of the files relative to the folder, in numerical order.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
+        FileNotFoundError: If the folder does not exist.
     """
     try:
         names = fileio.list_dir_or_file(folder, list_dir=False, recursive=recursive, backend_args=backend_args)
@@ -30,22 +30,22 @@ def list_files(folder: str, recursive: bool = True, backend_args: dict | None = 
 
 
 def read_image_list(path: str, backend_args: dict | None = None) -> list[tuple[str, str]]:
-    """Read a list as ``tools/dataset_tools/split.py`` writes it; empty lines do not count.
+    """Read a list as written by ``tools/dataset_tools/split.py``; empty lines are skipped.
 
     Args:
         path (str): The list.
         backend_args (dict, optional): mmengine file backend; None for local files.
 
     Returns:
-        list[tuple[str, str]]: Each entry after where it stands (file and line), for messages about it.
+        list[tuple[str, str]]: The location (file and line, for error messages) and the text of each entry.
 
     Raises:
-        FileNotFoundError: If there is no such list.
-        ValueError: If it cannot be read, is no text, or empty.
+        FileNotFoundError: If the list does not exist.
+        ValueError: If it cannot be read, is not text, or is empty.
     """
-    expected = 'one image a line, as tools/dataset_tools/split.py writes; ann_file="" takes all images'
+    expected = 'one image per line, as written by tools/dataset_tools/split.py; ann_file="" uses all images'
     lines = read_lines(path, expected, backend_args)
     entries = [(f'{path}, line {number}', line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not entries:
-        raise ValueError(f'{path}: expected one image a line, found none.')
+        raise ValueError(f'{path} is empty; expected one image per line.')
     return entries

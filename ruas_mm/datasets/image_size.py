@@ -1,4 +1,4 @@
-"""Image files of data sets: what their headers say, and whether they can be decoded."""
+"""Read the headers of image files and check whether the files can be decoded."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import numpy as np
 from mmengine import fileio
 from PIL import Image, UnidentifiedImageError
 
-_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are turned by 90 degrees
+_ORIENTATION = 0x0112  # EXIF tag; the values 5 to 8 mean a rotation by 90 degrees
 
 
 class ImageHeader(NamedTuple):
-    """What the header of an image file says.
+    """Contents of the header of an image file.
 
     Attributes:
-        mode (str): Pillow's name of the kind of pixels.
-        height (int): In pixels, as they are stored.
-        width (int): The same.
-        turned (bool): Whether mmcv turns the image by 90 degrees when it loads it.
+        mode (str): Pillow's name of the pixel format.
+        height (int): Height in pixels, as stored in the file.
+        width (int): Width in pixels, as stored in the file.
+        rotated (bool): Whether mmcv rotates the image by 90 degrees when it loads it.
     """
 
     mode: str
     height: int
     width: int
-    turned: bool
+    rotated: bool
 
 
 def read_header(path: str, expected: str = 'an image', backend_args: dict | None = None) -> ImageHeader:
@@ -36,14 +36,14 @@ def read_header(path: str, expected: str = 'an image', backend_args: dict | None
 
     Args:
         path (str): The image file.
-        expected (str): What it should be, for messages.
+        expected (str): What the file should be, for error messages.
         backend_args (dict, optional): mmengine file backend; None for local files.
 
     Returns:
-        ImageHeader: What it says.
+        ImageHeader: The header.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If the file cannot be read as an image.
     """
     with (
@@ -51,13 +51,13 @@ def read_header(path: str, expected: str = 'an image', backend_args: dict | None
         fileio.get_local_path(path, backend_args=backend_args) as local,
         Image.open(local) as image,
     ):
-        # mmcv turns pictures upright as they say; asking a PNG would decode all of it.
-        turned = image.format in ('JPEG', 'MPO') and image.getexif().get(_ORIENTATION, 1) >= 5
-        return ImageHeader(image.mode, image.height, image.width, turned)
+        # mmcv applies the EXIF orientation. Reading the EXIF data of a PNG would decode the whole image.
+        rotated = image.format in ('JPEG', 'MPO') and image.getexif().get(_ORIENTATION, 1) >= 5
+        return ImageHeader(image.mode, image.height, image.width, rotated)
 
 
 def image_size(path: str, backend_args: dict | None = None) -> tuple[int, int]:
-    """Tell the size that an image has once mmcv has loaded it, without decoding it.
+    """Return the size that an image will have when mmcv loads it, without decoding it.
 
     Args:
         path (str): The image file.
@@ -67,24 +67,24 @@ def image_size(path: str, backend_args: dict | None = None) -> tuple[int, int]:
         tuple[int, int]: Height and width in pixels.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If the file cannot be read as an image.
     """
-    _, height, width, turned = read_header(path, backend_args=backend_args)
-    return (width, height) if turned else (height, width)
+    _, height, width, rotated = read_header(path, backend_args=backend_args)
+    return (width, height) if rotated else (height, width)
 
 
 def check_image(path: str, expected: str = 'an image', backend_args: dict | None = None) -> None:
-    """Decode an image as a whole, to find out why it cannot be loaded.
+    """Decode an image completely, to find out why it cannot be loaded.
 
     Args:
         path (str): The image file.
-        expected (str): What it should be, for messages.
+        expected (str): What the file should be, for error messages.
         backend_args (dict, optional): mmengine file backend; None for local files.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be decoded; the message says why.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file cannot be decoded; the message gives the reason.
     """
     with _named_errors(path, expected):
         content = fileio.get(path, backend_args=backend_args)
@@ -100,8 +100,8 @@ def _named_errors(path: str, expected: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise FileNotFoundError(f'{path}: no such file; expected {expected}.') from None
-    except UnidentifiedImageError:  # it names the file, or the buffer
-        raise ValueError(f'{path}: expected {expected}, but it cannot be read (it is no image).') from None
-    except Exception as error:  # what damage breaks in Pillow: OSError, SyntaxError, ValueError, DecompressionBombError
+    except UnidentifiedImageError:  # its message contains a path that may be temporary, or the buffer
+        raise ValueError(f'{path}: expected {expected}, but it cannot be read (it is not an image).') from None
+    except Exception as error:  # Pillow on damaged files: OSError, SyntaxError, ValueError, DecompressionBombError
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         raise ValueError(f'{path}: expected {expected}, but it cannot be read ({reason}).') from None

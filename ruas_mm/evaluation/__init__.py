@@ -1,4 +1,4 @@
-"""Metrics with their protocols stated."""
+"""Evaluation metrics with documented protocols."""
 
 from ruas_mm.evaluation.dark_face_metric import DarkFaceMetric
 

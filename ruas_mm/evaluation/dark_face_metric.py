@@ -1,17 +1,18 @@
-"""Average precision on DARK FACE under the protocols that publications use, side by side.
+"""Average precision on DARK FACE, under each of the protocols used in publications.
 
-One matching serves all of them: each detection, best score first, belongs to the ground truth it overlaps most; it is
-a hit if that overlap reaches the threshold, and true if it is the first hit of that ground truth. Boxes include their
-last pixel (width ``x2 - x1 + 1``), as in the PASCAL VOC and WIDER FACE tools. What differs is what comes after:
+All protocols use the same matching: detections are processed in order of decreasing score, and each is assigned to the
+ground truth it overlaps most. It is a hit if the overlap reaches the threshold, and a true positive if it is the first
+hit of that ground truth. Boxes include their last pixel (width ``x2 - x1 + 1``), as in the PASCAL VOC and WIDER FACE
+tools. The protocols differ in how they compute AP from the matches:
 
 * VOC: precision and recall after every detection; AP is the area under the precision envelope (2010 and later), or the
   mean of the envelope at recall 0, 0.1, …, 1 (2007).
-* The official DARK FACE tool, made from WIDER FACE's: scores are stretched to [0, 1] over the whole set, precision and
-  recall are read at the thresholds 0.999, 0.998, …, 0, and images without any ground truth do not count, so their false
-  alarms are free. AP is the area under the envelope of those 1000 points.
+* The official DARK FACE tool, derived from that of WIDER FACE: scores are rescaled to [0, 1] over the whole set,
+  precision and recall are evaluated at the thresholds 0.999, 0.998, …, 0, and images without ground truth are excluded,
+  so false positives in them do not count. AP is the area under the envelope of these 1000 points.
 
 Sources: Everingham et al., IJCV 2010 and 2015; Yang et al., CVPR 2016 (WIDER FACE); the evaluation tool of the UG2+
-challenge in its final form of May 2019 (boxes as xyxy; equal scores all become 1).
+challenge in its final version of May 2019 (boxes as xyxy; if all scores are equal, they become 1).
 """
 
 from __future__ import annotations
@@ -56,23 +57,23 @@ def average_precision(recall: np.ndarray, precision: np.ndarray, points: int | N
     Args:
         recall (np.ndarray): Shape (N,), not decreasing, in [0, 1].
         precision (np.ndarray): Shape (N,), in [0, 1].
-        points (int, optional): None for the area under the precision envelope, or the number of equidistant recalls
-            over which the envelope is averaged.
+        points (int, optional): Number of equidistant recall values over which the precision envelope is averaged, or
+            None for the area under the envelope.
 
     Returns:
         float: In [0, 1].
     """
-    # The envelope: the best precision at this recall or a higher one.
+    # The envelope is the maximum precision at this recall or a higher one.
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     if points is None:
         return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
-    # A recall of exactly 3/10 reaches 0.3, whatever the rounding of either.
+    # The tolerance makes a recall of exactly 3/10 reach 0.3 in spite of rounding.
     reached = np.searchsorted(recall, np.linspace(0, 1, points) - 1e-9)
     return float(np.append(envelope, 0.0)[reached].mean())
 
 
 def _labels_of(instances: Sequence[dict]) -> tuple[dict, dict]:
-    """Turn the labels of a data set, in the original image's pixels, into what counts and what is ignored."""
+    """Split the labels of a data set, in pixels of the original image, into ground truth and ignored instances."""
     parts = ([one for one in instances if bool(one.get('ignore_flag')) is ignored] for ignored in (False, True))
     return tuple(
         {
@@ -87,35 +88,35 @@ _DETECTION = np.dtype(
     [
         ('score', float),
         ('size', float),  # square root of the area
-        ('hit', bool),  # overlaps some ground truth enough
-        ('first', bool),  # … and is the first to do so
+        ('hit', bool),  # whether it overlaps a ground truth sufficiently
+        ('first', bool),  # whether it is the first hit of that ground truth
         ('hit_size', float),  # size of that ground truth
-        ('hit_ignored', bool),  # that ground truth does not count
-        ('judged', bool),  # there is ground truth in the image
+        ('hit_ignored', bool),  # whether that ground truth is ignored
+        ('judged', bool),  # whether the image has any ground truth
     ]
 )
 
 
 @dataclass
 class _Matches:
-    """The detections of one class in all images, best score first, and the sizes of the faces that count."""
+    """The detections of one class in all images, by decreasing score, and the sizes of the faces not ignored."""
 
     detections: np.ndarray  # (D,) of _DETECTION
     face_sizes: np.ndarray  # (G,)
 
     def faces(self, low: float = 0.0, high: float = np.inf) -> int:
-        """Number of faces of a size in [low, high)."""
+        """Return the number of faces with a size in [low, high)."""
         return int(_within(self.face_sizes, low, high).sum())
 
     def curve(self, low: float = 0.0, high: float = np.inf) -> tuple[np.ndarray, np.ndarray]:
-        """Recall and precision after every detection, for faces of a size in [low, high)."""
+        """Return recall and precision after every detection, for faces with a size in [low, high)."""
         found = self.detections
         counts = _within(found['hit_size'], low, high) & ~found['hit_ignored']
         valid = np.where(found['hit'], counts, _within(found['size'], low, high))
         return self._curve(valid, self.faces(low, high))
 
     def wider_curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Recall and precision at the thresholds of the official tool."""
+        """Return recall and precision at the thresholds of the official tool."""
         scores = self.detections['score']
         low, high = (scores[-1], scores[0]) if len(scores) else (0.0, 0.0)
         scores = (scores - low) / (high - low) if high > low else np.ones_like(scores)
@@ -159,35 +160,37 @@ def _match(results: list[dict], label: int, iou_thr: float) -> _Matches:
             found['first'][hits[np.unique(best[hits], return_index=True)[1]]] = True
         detections.append(found)
         face_sizes.append(_size(faces)[~ignored])
-    everything = np.concatenate(detections)
-    order = np.argsort(-everything['score'], kind='stable')
-    return _Matches(everything[order], np.concatenate(face_sizes))
+    merged = np.concatenate(detections)
+    order = np.argsort(-merged['score'], kind='stable')
+    return _Matches(merged[order], np.concatenate(face_sizes))
 
 
 class DarkFaceMetric(BaseMetric):
-    """Average precision by three protocols, recall, and average precision by the size of the face.
+    """Average precision under three protocols, recall, and average precision by face size.
 
     * ``voc_area_ap50``: VOC, area under the precision envelope
     * ``voc_11point_ap50``: VOC 2007, mean over 11 recalls
     * ``wider_ap50``: the official DARK FACE tool
-    * ``recall``: share of the faces that any detection hits
-    * ``voc_area_ap50_small``, ``…_medium``, ``…_large``: that of the faces of one size alone. Other faces and what hits
-      them are ignored, and so are detections of another size that hit nothing.
+    * ``recall``: fraction of the faces that are hit by any detection
+    * ``voc_area_ap50_small``, ``…_medium``, ``…_large``: ``voc_area_ap50`` of the faces of one size. Faces of other
+      sizes and the detections that hit them are ignored, as are detections of another size that hit nothing.
 
-    With several classes each figure is the mean over the classes that have ground truth. A figure without any ground
-    truth is not defined: NaN. Without detections every defined figure is 0. ``50`` stands for ``iou_thr``.
+    With several classes, each metric is the mean over the classes that have ground truth. A metric is NaN if it has no
+    ground truth. Without detections, all other metrics are 0. ``50`` stands for ``iou_thr``.
 
-    Ground truth is expected in the coordinates of the original image, as predictions are: in the test pipeline,
-    ``LoadAnnotations`` comes after ``Resize``. Ground truth in ``ignored_instances`` neither counts nor harms.
+    Ground truth must be in the coordinates of the original image, like the predictions: in the test pipeline, place
+    ``LoadAnnotations`` after ``Resize``. Ground truth in ``ignored_instances`` counts neither as a positive nor, if it
+    is hit, as a false positive.
 
     Args:
-        iou_thr (float): Overlap from which a detection is a hit, in (0, 1]. Defaults to 0.5.
-        size_bounds (Sequence[float]): Where medium and where large faces begin, as square root of the area in pixels of
-            the original image. Defaults to (8, 16), which cuts DARK FACE's 43 849 faces into 32, 35 and 33 %.
-        pr_curve (str, optional): Where to draw the precision-recall curves: a picture file, or a folder for
-            ``pr_curve.png``. Defaults to None.
+        iou_thr (float): Minimum overlap for a hit, in (0, 1]. Defaults to 0.5.
+        size_bounds (Sequence[float]): Minimum sizes of medium and of large faces, as the square root of the area in
+            pixels of the original image. Defaults to (8, 16), which divides DARK FACE's 43 849 faces into 32, 35 and
+            33 %.
+        pr_curve (str, optional): Image file for the precision-recall curves, or a folder in which ``pr_curve.png`` is
+            written. Defaults to None, which draws no curves.
         collect_device (str): 'cpu' or 'gpu', see ``mmengine.evaluator.BaseMetric``.
-        prefix (str, optional): Instead of 'darkface'.
+        prefix (str, optional): Prefix of the metric names, which replaces 'darkface'.
     """
 
     default_prefix = 'darkface'
@@ -202,24 +205,24 @@ class DarkFaceMetric(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if not 0 < iou_thr <= 1:
-            raise ValueError(f'DarkFaceMetric: expected iou_thr in (0, 1], found {iou_thr}.')
+            raise ValueError(f'iou_thr of DarkFaceMetric must be in (0, 1], got {iou_thr}.')
         if len(size_bounds) != 2 or not 0 < size_bounds[0] < size_bounds[1]:
-            raise ValueError(f'DarkFaceMetric: expected two rising positive size_bounds, found {size_bounds}.')
+            raise ValueError(f'size_bounds of DarkFaceMetric must be two ascending positive sizes, got {size_bounds}.')
         self.iou_thr = iou_thr
         self.size_bounds = tuple(size_bounds)
         self.pr_curve = pr_curve
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep what is needed of each image.
+        """Store the boxes, scores and labels of each image.
 
         Args:
             data_batch (Any): Not used.
             data_samples (Sequence[dict]): ``DetDataSample.to_dict()`` of each image, with ``pred_instances`` (boxes
-                xyxy, scores, labels), ``gt_instances`` (boxes, labels) and, where there are any, ``ignored_instances``;
-                without ``gt_instances``, as in mmdet's dumps, ``instances`` of the data set.
+                xyxy, scores, labels), ``gt_instances`` (boxes, labels) and optionally ``ignored_instances``. Without
+                ``gt_instances``, as in mmdet's dumps, the ``instances`` of the data set are used.
 
         Raises:
-            ValueError: If an image has no ground truth loaded, or a score, box or label that cannot be.
+            ValueError: If the ground truth of an image is not loaded, or a score, box or label is invalid.
         """
         for sample in data_samples:
             image = sample.get('img_path', f'image {sample.get("img_id", len(self.results))}')
@@ -229,7 +232,7 @@ class DarkFaceMetric(BaseMetric):
                 truth, ignored = _labels_of(sample['instances'])
             if 'bboxes' not in truth:
                 raise ValueError(
-                    f'{image}: DarkFaceMetric expected gt_instances or instances, found neither; use LoadAnnotations '
+                    f'{image}: a sample must have gt_instances or instances, got neither; use LoadAnnotations '
                     "in the test pipeline, or 'instances' in the meta_keys of PackDetInputs."
                 )
             ignored = ignored if 'bboxes' in ignored else {'bboxes': np.zeros((0, 4)), 'labels': np.zeros(0, dtype=int)}
@@ -244,21 +247,22 @@ class DarkFaceMetric(BaseMetric):
             )
             for name, values in result.items():
                 if not np.isfinite(values).all():
-                    raise ValueError(f'{image}: DarkFaceMetric expected finite {name}, found NaN or infinity.')
+                    raise ValueError(f'{image}: {name} must be finite, got NaN or infinity.')
             classes = len(self._classes())
             for name in ('labels', 'gt_labels'):
-                if not ((result[name] >= 0) & (result[name] < classes)).all():
-                    raise ValueError(f'{image}: DarkFaceMetric expected {name} in 0…{classes - 1}, found others.')
+                invalid = result[name][(result[name] < 0) | (result[name] >= classes)]
+                if len(invalid):
+                    raise ValueError(f'{image}: {name} must be from 0 to {classes - 1}, got {invalid[0]}.')
             self.results.append(result)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Compute the figures, log them as a table, and draw the curves if asked to.
+        """Compute the metrics, log them as a table, and draw the curves if ``pr_curve`` is set.
 
         Args:
-            results (list[dict]): What ``process`` kept, of all images.
+            results (list[dict]): The stored results of all images.
 
         Returns:
-            dict[str, float]: The figures named in the class's text; in [0, 1], or NaN where not defined.
+            dict[str, float]: The metrics listed in the docstring of the class, in [0, 1], or NaN if undefined.
         """
         percent = f'{round(100 * self.iou_thr):02d}'
         ranges = list(zip((0, *self.size_bounds), (*self.size_bounds, np.inf), strict=True))
@@ -288,7 +292,9 @@ class DarkFaceMetric(BaseMetric):
         lines += [f'{name:<22}{"–" if np.isnan(value) else f"{value:.4f}":>8}' for name, value in metrics.items()]
         print_log('\n'.join(lines), 'current')
         if not rows:
-            print_log('DarkFaceMetric: no ground truth at all, so no figure is defined.', 'current', logging.WARNING)
+            print_log(
+                'DarkFaceMetric: there is no ground truth, so all metrics are undefined.', 'current', logging.WARNING
+            )
         if self.pr_curve is not None:
             self._draw(curves)
         return metrics
@@ -297,7 +303,7 @@ class DarkFaceMetric(BaseMetric):
         return (self.dataset_meta or {}).get('classes', ('face',))
 
     def _draw(self, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-        # Without pyplot: no global state, and no display is ever asked for.
+        # pyplot is avoided because it has global state and may require a display.
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -306,7 +312,7 @@ class DarkFaceMetric(BaseMetric):
         axes.set_title(f'precision and recall at IoU {self.iou_thr:g}')
         axes.grid(alpha=0.3)
         for i, (name, (recall, precision)) in enumerate(curves.items()):
-            reached = (recall > 0) | (precision > 0)  # above the best score the official curve is 0/0
+            reached = (recall > 0) | (precision > 0)  # above the highest score, the official curve is 0/0
             axes.plot(
                 recall[reached], precision[reached], color=f'C{i // 2}', linestyle='--' if i % 2 else '-', label=name
             )
@@ -327,6 +333,6 @@ def _array(values: Any) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean of the defined values; NaN if there is none."""
+    """Return the mean of the values that are not NaN, or NaN if there are none."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float('nan')

@@ -1,4 +1,4 @@
-"""Losses of the low-level task: they need no ground truth."""
+"""Unsupervised and self-supervised losses of the noise removal module; they need no ground truth."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ruas_mm.losses.synthetic_noise import SyntheticNoiseLoss
 
 
 def total_variation(x: Tensor) -> Tensor:
-    """Return twice the mean squared difference of neighbours, vertical and horizontal ones added (METHOD §6).
+    """Return twice the mean squared difference of vertical neighbours plus that of horizontal ones (METHOD §6).
 
     Args:
         x (Tensor): Images of shape (N, C, H, W), any size from 1x1.
 
     Returns:
-        Tensor: Scalar; 0 where there are no neighbours.
+        Tensor: Scalar; 0 for images of 1x1, which have no neighbours.
     """
     return sum((2 * d.square().mean() for d in (x.diff(dim=-2), x.diff(dim=-1)) if d.numel()), start=0 * x.sum())
 
 
 class DenoisingLoss(nn.Module):
-    """Keeps the result near the scene feature and smooth (authors' release, METHOD §6).
+    """Fidelity to the scene feature plus smoothness of the result (authors' release, METHOD §6).
 
-    The release's weights leave almost all to the smoothness: they are for a short training, which ends long before the
-    images are flat.
+    With the weights of the release, smoothness dominates almost completely. They are meant for short trainings, which
+    end long before the images become flat.
 
     Args:
         fidelity_weight (float): Weight of mean((x - u)^2).
@@ -42,7 +42,7 @@ class DenoisingLoss(nn.Module):
         """Compute both terms.
 
         Args:
-            removal (Callable): The noise removal; its result x need not be in [0, 1].
+            removal (Callable): The noise removal module; its result x may be outside [0, 1].
             u (Tensor): Scene features u^K of shape (N, 3, H, W), RGB in [0, 1].
 
         Returns:
@@ -56,19 +56,19 @@ class DenoisingLoss(nn.Module):
 
 
 class SyntheticDenoisingLoss(SyntheticNoiseLoss):
-    """Has the noise removal take synthetic noise away again: the mean absolute error of the result (our own).
+    """Mean absolute error after removing noise that was added synthetically (not from the paper).
 
-    Unlike :class:`DenoisingLoss` it does not end in flat images, however long the training. No gradient reaches the
+    Unlike with :class:`DenoisingLoss`, images do not become flat, even in long trainings. No gradient flows to the
     scene module.
 
-    Its options are those of :class:`SyntheticNoiseLoss`.
+    The arguments are those of :class:`SyntheticNoiseLoss`.
     """
 
     def forward(self, removal: Callable[[Tensor], Tensor], u: Tensor) -> dict[str, Tensor]:
-        """Compute the loss. No gradient reaches ``u``.
+        """Compute the loss. No gradient flows to ``u``.
 
         Args:
-            removal (Callable): The noise removal.
+            removal (Callable): The noise removal module.
             u (Tensor): Scene features u^K of shape (N, 3, H, W), RGB in [0, 1], any size from 1x1.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Supervision of the noise estimator, which the paper leaves open."""
+"""Loss of the noise estimator, which the paper does not specify."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from ruas_mm.losses.synthetic_noise import SyntheticNoiseLoss
 
 
 class NoiseEstimationLoss(SyntheticNoiseLoss):
-    """Has the noise estimator find noise that was added to scene features (our choice, METHOD §5).
+    """Error of the noise estimator on scene features with synthetic noise (our choice, METHOD §5).
 
-    What it has to tell of synthetic noise, pixel by pixel, is ``target``:
+    ``target`` selects what the estimator predicts for each pixel:
 
-    * ``noise``: the noise itself, with its sign, by the mean squared error. The score then is the noise's mean absolute
-      value, or somewhat less, since a guess in doubt is a small one. That is how the authors' own weights behave (see
-      :class:`ruas_mm.NoiseEstimator`), so that one threshold serves both. But such a guess follows fine texture too.
-    * ``level``: the noise's expected absolute value, which is smooth where the noise is not, by the mean absolute
-      error: in doubt there is none. The score is in the same units, nearly 0 without noise, and tells weak noise from
-      texture better; its threshold is lower.
+    * ``noise``: the signed noise itself, with the mean squared error. The score is then the mean absolute value of the
+      noise, or somewhat less, because uncertain predictions shrink towards 0. The authors' weights behave in the same
+      way (see :class:`ruas_mm.NoiseEstimator`), so one threshold works for both. However, such predictions also respond
+      to fine texture.
+    * ``level``: the expected absolute value of the noise, which unlike the noise is smooth, with the mean absolute
+      error, which favours 0 if uncertain. The score has the same units, is close to 0 without noise, and separates weak
+      noise from texture better; it needs a lower threshold.
 
     Args:
         target (str): ``noise`` or ``level``.
-        **options: Those of :class:`SyntheticNoiseLoss`.
+        **options: Arguments of :class:`SyntheticNoiseLoss`.
 
     Raises:
-        ValueError: If an option has no such value.
+        ValueError: If an argument is invalid.
     """
 
     def __init__(self, target: str = 'noise', **options: Any) -> None:
         if target not in ('noise', 'level'):
-            raise ValueError(f"NoiseEstimationLoss has no target={target!r}; choose 'noise' or 'level'.")
+            raise ValueError(f"target of NoiseEstimationLoss must be 'noise' or 'level', got {target!r}.")
         super().__init__(**options)
         self.target = target
 
     def forward(self, estimator: Callable[[Tensor], Tensor], u: Tensor) -> dict[str, Tensor]:
-        """Compute the loss. No gradient reaches ``u``.
+        """Compute the loss. No gradient flows to ``u``.
 
         Args:
             estimator (Callable): The noise estimator.
@@ -49,6 +50,6 @@ class NoiseEstimationLoss(SyntheticNoiseLoss):
         """
         clean, noisy, level = self.synthetic_noise(u)
         theta = estimator(noisy)
-        # Of the noise, what remains of it after the values are cut off at 0 and 1.
+        # The target is the noise that remains after clipping the noisy image to [0, 1].
         loss = F.l1_loss(theta, level) if self.target == 'level' else F.mse_loss(theta, noisy - clean)
         return {'loss_noise_estimate': self.weight * loss}

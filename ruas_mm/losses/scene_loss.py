@@ -1,4 +1,4 @@
-"""Losses of the scene module: they need no labels."""
+"""Unsupervised losses of the scene module."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ class RTVLoss(nn.Module):
     """Relative total variation (Xu et al., "Structure extraction from texture via relative total variation", 2012).
 
     For both directions, the sum over pixels p of D(p) / (L(p) + eps) with D(p) = sum_q g(p, q) |d t(q)| and
-    L(p) = |sum_q g(p, q) d t(q)|: windowed total over windowed inherent variation, g a Gaussian window and d the
-    forward difference. It is small where a map has structure, and large where it has texture.
+    L(p) = |sum_q g(p, q) d t(q)|, which are the windowed total variation and the windowed inherent variation; g is a
+    Gaussian window and d the forward difference. The ratio is small at structures and large in textured regions.
 
     Args:
-        sigma (float): Standard deviation of the window in pixels; it is cut off at 2.5 sigma.
-        eps (float): Keeps the ratio finite on flat areas.
-        reduction (str): ``sum`` over pixels and channels, averaged over the batch, as the paper; ``mean`` over both.
+        sigma (float): Standard deviation of the window in pixels; the window is truncated at 2.5 sigma.
+        eps (float): Constant that keeps the ratio finite in flat areas.
+        reduction (str): ``sum`` sums over pixels and channels and averages over the batch, as in the paper; ``mean``
+            averages over all of them.
 
     Raises:
         ValueError: If the reduction is unknown.
@@ -29,7 +30,7 @@ class RTVLoss(nn.Module):
     def __init__(self, sigma: float = 3.0, eps: float = 1e-3, reduction: str = 'mean') -> None:
         super().__init__()
         if reduction not in ('mean', 'sum'):
-            raise ValueError(f"RTVLoss has no reduction={reduction!r}; choose 'mean' or 'sum'.")
+            raise ValueError(f"reduction of RTVLoss must be 'mean' or 'sum', got {reduction!r}.")
         self.eps = eps
         self.reduction = reduction
         radius = max(1, int(2.5 * sigma))
@@ -45,7 +46,7 @@ class RTVLoss(nn.Module):
         Returns:
             Tensor: Scalar loss.
         """
-        # L is a sum that cancels: in half precision its gradient would be off by a tenth.
+        # The terms of L cancel, so its gradient would be wrong by 10 % in half precision.
         with torch.autocast(t.device.type, enabled=False):
             return self._loss(t.to(torch.promote_types(t.dtype, torch.float32)))
 
@@ -64,21 +65,22 @@ class RTVLoss(nn.Module):
 
 
 class NeighbourhoodSmoothLoss(nn.Module):
-    """Smoothness over the 24 neighbours of a 5x5 block, weaker across colour edges of the image (authors' release).
+    """Smoothness over the 24 neighbours in a 5x5 block, weighted lower across colour edges (authors' release).
 
-    The sum over the offsets of mean(w |t(p) - t(p + offset)|) with w = exp(-sharpness ||y(p) - y(p + offset)||^2), the
-    difference taken in YCbCr, over all pixels whose neighbour lies inside the image. The weights are constants: no
-    gradient flows from them to the image.
+    The loss is the sum over the offsets of mean(w |t(p) - t(p + offset)|) with
+    w = exp(-sharpness ||y(p) - y(p + offset)||^2), where colours are compared in YCbCr and the mean is over all pixels
+    whose neighbour is inside the image. The weights are constants: no gradient flows through them to the image.
 
     Args:
-        radius (int): Reach of the neighbourhood in pixels; 2 gives the 5x5 block.
-        sharpness (float): Factor of the colour distance. On images in [0, 1] the release's 0.005 leaves w near 1.
+        radius (int): Radius of the neighbourhood in pixels; 2 gives the 5x5 block.
+        sharpness (float): Factor of the squared colour distance. For images in [0, 1], w is close to 1 with the
+            release's 0.005.
     """
 
     def __init__(self, radius: int = 2, sharpness: float = 0.005) -> None:
         super().__init__()
         self.sharpness = sharpness
-        # An offset and its opposite compare the same pairs: half of them, counted twice.
+        # An offset and its opposite compare the same pairs, so half of the offsets are used and counted twice.
         self.offsets = [(dy, dx) for dy in range(radius + 1) for dx in range(-radius, radius + 1) if (dy, dx) > (0, 0)]
         ycbcr = torch.tensor(  # ITU-R BT.601, studio range
             [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]], dtype=torch.float64
@@ -90,7 +92,7 @@ class NeighbourhoodSmoothLoss(nn.Module):
 
         Args:
             t (Tensor): Maps of shape (N, C, H, W).
-            y (Tensor): Images that they belong to, RGB in [0, 1], shape (N, 3, H, W).
+            y (Tensor): The corresponding images, RGB in [0, 1], shape (N, 3, H, W).
 
         Returns:
             Tensor: Scalar loss.
@@ -102,10 +104,10 @@ class NeighbourhoodSmoothLoss(nn.Module):
 
 
 class _WeightedVariation(torch.autograd.Function):
-    """The sum of weighted absolute differences, which finds its gradient on the way.
+    """Sum of weighted absolute differences that computes its gradient during the forward pass.
 
-    Left to autograd, every offset would keep its weights and differences for the backward pass. But the gradient is a
-    sum over the same offsets of weight times sign, so one map is enough.
+    Autograd would store the weights and differences of every offset for the backward pass. The gradient is a sum of
+    weight times sign over the same offsets, so storing a single map is sufficient.
     """
 
     @staticmethod
@@ -133,27 +135,28 @@ class _WeightedVariation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        # Piecewise linear: the map depends on t in steps only, so second derivatives find a constant here, rightly.
+        # The loss is piecewise linear in t, so its gradient is piecewise constant and second derivatives are 0.
         (gradient,) = ctx.saved_tensors
         return grad * gradient, None, None, None
 
 
 class SceneLoss(nn.Module):
-    """The scene module's own objective: the illumination stays near the image and smooth (paper §3.2, METHOD §6).
+    """Loss of the scene module: fidelity of the illumination to the image plus smoothness (paper §3.2, METHOD §6).
 
-    Where it stays near y itself, u tends to 1: long trainings burn out. ``ambient`` light, a, is assumed everywhere
-    (our own): t then is drawn to (y + a) / (1 + a), and u to the curve (1 + a) y / (y + a), which amplifies the dark by
-    1 + 1/a and leaves white as it is. ``window`` takes y as its local mean, which preserves what is smaller.
+    If the illumination t approaches y itself, u tends to 1, so images are overexposed after long trainings. Two options
+    that are not in the paper avoid this. ``ambient`` assumes ambient light a everywhere: t is then drawn to
+    (y + a) / (1 + a) and u to the curve (1 + a) y / (y + a), which amplifies dark values by up to 1 + 1/a and leaves
+    white unchanged. ``window`` replaces y in the fidelity term by its local mean, which preserves smaller details.
 
     Args:
         smoothness (str): ``neighbourhood`` (authors' release) or ``rtv`` (the paper's loss).
         fidelity_weight (float): Weight of mean((t - y)^2).
         smooth_weight (float): Weight of the smoothness, the paper's eta.
-        ambient (float): Ambient light, at least 0; 0 is the paper's and the release's loss.
-        window (int): Odd side in pixels of the local mean; 1 takes y as it is, as paper and release.
+        ambient (float): Ambient light, at least 0. With 0, this is the loss of the paper and the release.
+        window (int): Side of the local mean in pixels, an odd number; 1 uses y itself, as paper and release do.
 
     Raises:
-        ValueError: If an option has no such value.
+        ValueError: If an argument is invalid.
     """
 
     def __init__(
@@ -166,11 +169,11 @@ class SceneLoss(nn.Module):
     ) -> None:
         super().__init__()
         if not ambient >= 0:
-            raise ValueError(f'SceneLoss needs ambient >= 0, not {ambient}.')
+            raise ValueError(f'ambient of SceneLoss must be at least 0, got {ambient}.')
         if window < 1 or window % 2 == 0:
-            raise ValueError(f'SceneLoss needs an odd window, not {window}.')
+            raise ValueError(f'window of SceneLoss must be a positive odd number, got {window}.')
         if smoothness not in ('neighbourhood', 'rtv'):
-            raise ValueError(f"SceneLoss has no smoothness={smoothness!r}; choose 'neighbourhood' or 'rtv'.")
+            raise ValueError(f"smoothness of SceneLoss must be 'neighbourhood' or 'rtv', got {smoothness!r}.")
         self.smooth = NeighbourhoodSmoothLoss() if smoothness == 'neighbourhood' else RTVLoss()
         self.fidelity_weight = fidelity_weight
         self.smooth_weight = smooth_weight
@@ -182,7 +185,7 @@ class SceneLoss(nn.Module):
 
         Args:
             t (Tensor): Illumination t^K of shape (N, 3, H, W).
-            y (Tensor): Dark images, RGB in [0, 1], shape (N, 3, H, W).
+            y (Tensor): Low-light images, RGB in [0, 1], shape (N, 3, H, W).
 
         Returns:
             dict[str, Tensor]: Weighted scalars ``loss_scene_fidelity`` and ``loss_scene_smooth``.

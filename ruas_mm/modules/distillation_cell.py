@@ -1,4 +1,4 @@
-"""The feature-distillation cell that the scene module and the noise removal module are made of."""
+"""The feature-distillation cell, the building block of the scene module and the noise removal module."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def cell_slots(prefix: str, genotype: GenotypeLike = None, normalise: bool = Fal
 
 
 class DistillationCell(nn.Module):
-    """Five nodes, seven searchable edges; every node also feeds the last one (paper §4.1, METHOD §3).
+    """A cell of five nodes and seven searchable edges, in which every node also feeds the last (paper §4.1, METHOD §3).
 
-    The cell owns weights only. The architecture belongs to ``slots``, which several cells may share; the caller passes
-    ``slots.probs()`` so that the softmax runs once for all of them.
+    The cell contains only weights. The architecture parameters belong to ``slots``, which several cells can share; the
+    caller passes ``slots.probs()`` so that the softmax is computed once for all cells.
 
-    The two edges that leave a node see the same input. Where both are convolutions of one geometry, as merged mixed
-    operations always are unless they run a drawn candidate, their kernels are stacked, with the identity added to that
-    of the remaining branch, and one convolution runs the node.
+    The two edges that leave a node have the same input. If both are convolutions with the same geometry, which is the
+    case for merged mixed operations unless they run a drawn candidate, their kernels are stacked (after adding the
+    identity to the kernel of the remaining branch), so that each node runs a single convolution.
 
     Attributes:
-        cpu_layout (torch.memory_format): Layout that the convolutions run in on the CPU. With so few channels their
-            backward passes take several times as long in ``torch.contiguous_format``, the layout of images.
+        cpu_layout (torch.memory_format): Memory format of the convolutions on the CPU. With so few channels, the
+            backward pass is several times slower in ``torch.contiguous_format``, the default memory format.
 
     Args:
         slots (SearchSlots): The seven slots; see :func:`cell_slots`.
@@ -63,14 +63,14 @@ class DistillationCell(nn.Module):
 
     @torch.no_grad()
     def start_from(self, slope: float, offset: float) -> None:
-        """Make the cell start near ``slope * x + offset`` for x >= 0, whatever its architecture.
+        """Initialise the cell close to ``slope * x + offset`` for x >= 0, for every architecture.
 
-        Every edge starts near the identity, so no candidate is ahead of another when a search begins. The noise left
-        in the weights breaks their symmetry.
+        Every edge is initialised close to the identity, so that no candidate has an advantage when a search begins. The
+        remaining random part of the weights breaks the symmetry.
 
         Args:
-            slope (float): What the output starts as, per unit of the input of the same channel.
-            offset (float): What it starts as at 0.
+            slope (float): Initial slope of the output with respect to the input of the same channel.
+            offset (float): Initial output for an input of 0.
         """
         for convolution in self.operations.modules():
             if isinstance(convolution, CandidateConv):
@@ -90,7 +90,7 @@ class DistillationCell(nn.Module):
 
         Args:
             x (Tensor): Input of shape (N, C, H, W).
-            probs (Sequence[Tensor | DrawnCandidate | None]): What ``slots.probs()`` returns.
+            probs (Sequence[Tensor | DrawnCandidate | None]): Result of ``slots.probs()``.
 
         Returns:
             Tensor: Output of shape (N, C, H, W), without activation.
@@ -105,7 +105,7 @@ class DistillationCell(nn.Module):
         return self._fuse(distilled)
 
     def _node(self, index: int, x: Tensor, probs: Sequence[Tensor | DrawnCandidate | None]) -> tuple[Tensor, Tensor]:
-        """Run the two edges that leave a node; return what is distilled and what remains."""
+        """Run the two edges that leave a node; return the distilled and the remaining features."""
         distill, remain = self.operations[index : index + 2]
         both = _stack(edge_kernel(distill, probs[index]), edge_kernel(remain, probs[index + 1]))
         if both is None:
@@ -113,21 +113,21 @@ class DistillationCell(nn.Module):
         return activate(both.convolve(x), x).chunk(2, dim=1)
 
     def _fuse(self, nodes: Sequence[Tensor]) -> Tensor:
-        """Run the last convolution: as it is 1x1, node by node, with neither a copy of them all nor one for layout."""
+        """Run the last convolution, which is 1x1, node by node, to avoid concatenating and copying the nodes."""
         n, _, h, w = nodes[0].shape
         weights = self.fuse.weight.flatten(1).chunk(len(nodes), dim=1)
         parts = (weight @ node.movedim(1, 0).flatten(1) for weight, node in zip(weights, nodes, strict=True))
-        # The bias first: it keeps the sum in its own precision where autocast made the parts half.
+        # The sum starts with the bias, whose precision it keeps if autocast has made the parts half precision.
         return sum(parts, start=self.fuse.bias.view(-1, 1)).view(self.fuse.out_channels, n, h, w).movedim(0, 1)
 
 
 def edge_kernel(operation: nn.Module, probs: Tensor | DrawnCandidate | None) -> Kernel | None:
-    """Return an edge as one convolution, or None where it is not one: the skip connection and the plain mixing."""
+    """Return an edge as a single convolution, or None for skip connections and mixed operations that are not merged."""
     if isinstance(probs, DrawnCandidate):
         return operation.drawn_kernel(probs)
     if isinstance(operation, MixedOp):
         kernels = operation.kernels(probs) if operation.merged else []
-        return kernels[0] if len(kernels) == 1 else None  # the scene space makes one
+        return kernels[0] if len(kernels) == 1 else None  # there is one kernel in the scene space
     if not isinstance(operation, CandidateConv):
         return None
     kernel = Kernel(operation.weight, operation.bias, operation.dilation[0])
@@ -137,7 +137,7 @@ def edge_kernel(operation: nn.Module, probs: Tensor | DrawnCandidate | None) -> 
 def _stack(distill: Kernel | None, remain: Kernel | None) -> Kernel | None:
     """Return the convolution that runs both edges of a node, the remaining branch with its input added.
 
-    None where it would not pay: to make a dense kernel of a dilated one costs more than another pass over the image.
+    Returns None where this would be slower: making a dilated kernel dense costs more than a second convolution.
     """
     if distill is None or remain is None:
         return None
@@ -161,5 +161,5 @@ def add_identity(kernel: Kernel) -> Kernel:
 
 
 def activate(y: Tensor, x: Tensor) -> Tensor:
-    """Activate an edge's output in place, unless the edge gave back its input ``x``."""
+    """Activate the output of an edge, in place unless the edge returned its input ``x``."""
     return F.leaky_relu(y, 0.05, inplace=y is not x)

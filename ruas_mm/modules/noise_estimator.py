@@ -1,4 +1,4 @@
-"""The noise estimator: whether an image needs its noise removed."""
+"""The noise estimator, which decides whether the noise of an image needs to be removed."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from ruas_mm.utils.text import show
 
 
 class NoiseEstimator(nn.Sequential):
-    """Five convolutions that guess the noise of an image (paper §4.1, METHOD §5: Psi_e).
+    """Five convolutions that estimate the noise of an image (paper §4.1, METHOD §5: Psi_e).
 
-    Their output theta is the noise itself, pixel by pixel, with its sign, or its level, as the loss that trained them
-    wants (:class:`ruas_mm.NoiseEstimationLoss`); its mean absolute value is the image's noise score. (The authors'
-    published weights tell the noise: fed with noise of a known strength on an image without, their theta follows it
-    with a correlation of about 0.9, and the score is the noise's mean absolute value.) A new module finds next to none.
+    Depending on the loss used in training (:class:`ruas_mm.NoiseEstimationLoss`), the output theta is the signed noise
+    of each pixel or its level; the mean absolute value of theta is the noise score of the image. The authors' published
+    weights estimate the noise itself: if noise of known strength is added to a noise-free image, their theta has a
+    correlation of about 0.9 with it, and the score is the mean absolute value of the noise. A new module estimates
+    almost no noise.
 
     Args:
-        channels (int): Channels inside.
+        channels (int): Number of hidden channels.
 
     Raises:
-        ValueError: If there are no channels.
+        ValueError: If ``channels`` is not a positive integer.
     """
 
     def __init__(self, channels: int = 32) -> None:
         if not isinstance(channels, Integral) or channels < 1:
             raise ValueError(f'channels of NoiseEstimator must be an integer of at least 1, got {show(channels)}.')
         layers: list[nn.Module] = []
-        for inside, outside in pairwise((3, channels, channels, channels, channels, 3)):
-            convolution = nn.Conv2d(inside, outside, 3, padding=1)
+        for in_channels, out_channels in pairwise((3, channels, channels, channels, channels, 3)):
+            convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1)
             nn.init.kaiming_normal_(convolution.weight, nonlinearity='relu')
             nn.init.zeros_(convolution.bias)
             layers += [convolution, nn.ReLU(inplace=True)]
@@ -40,16 +41,16 @@ class NoiseEstimator(nn.Sequential):
             self[-1].weight.mul_(0.01)
 
     def score(self, u: Tensor, border: int = 0) -> Tensor:
-        """Say how noisy images are.
+        """Compute the noise score of each image.
 
         Args:
             u (Tensor): Images of shape (N, 3, H, W), RGB in [0, 1], any size from 1x1.
-            border (int): Pixels along every side that are seen but not counted.
+            border (int): Number of pixels along every side that are excluded from the mean.
 
         Returns:
             Tensor: Mean |theta| of each image, shape (N,), at least 0.
         """
-        inside = slice(border, -border or None)
-        theta = self(u)[..., inside, inside]
-        # A mean over all pixels: float32 even where autocast made theta half.
+        interior = slice(border, -border or None)
+        theta = self(u)[..., interior, interior]
+        # The mean over all pixels is computed in at least float32, even if autocast has made theta half precision.
         return theta.abs().mean(dim=(1, 2, 3), dtype=torch.promote_types(theta.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""The noise removal module: what the low-level task is to the scene module."""
+"""The noise removal module, which is the low-level task that follows the scene module."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ruas_mm.utils.text import show
 
 
 class NoiseRemoval(nn.Module):
-    """Finds the noise of an image with distillation cells and takes it away (paper §4.1, METHOD §5: Psi_r).
+    """Estimates the noise of an image with distillation cells and subtracts it (paper §4.1, METHOD §5: Psi_r).
 
-    A convolution 3 -> C, some cells with weights of their own and one shared architecture, a convolution C -> 3: that
-    is the noise. The defaults are those that run the authors' published weights unchanged. A new module changes next
-    to nothing, so that its training starts from the image itself.
+    The noise is the output of a convolution 3 -> C, several cells that share one architecture but not their weights,
+    and a convolution C -> 3. The defaults fit the authors' published weights. A new module hardly changes the image, so
+    that training starts from the identity.
 
     Args:
         genotype (Genotype | Mapping | str | Path, optional): The cells' architecture, slots ``noise_removal.*``; None
             makes it searchable.
-        channels (int): Channels C inside.
+        channels (int): Number of hidden channels C.
         cells (int): Number of cells.
 
     Raises:
-        ValueError: If there are no channels or cells, or the genotype does not fit.
+        ValueError: If ``channels`` or ``cells`` is not a positive integer, or the genotype does not fit.
     """
 
     def __init__(self, genotype: GenotypeLike = 'ruas_enhance_journal', channels: int = 6, cells: int = 3) -> None:
@@ -41,7 +41,7 @@ class NoiseRemoval(nn.Module):
         for cell in self.cells:
             cell.start_from(1.0, 0.0)
         with torch.no_grad():
-            # Nearly no noise. Not none at all: with weights of 0, no gradient would reach the cells.
+            # Small weights, so that the noise is almost 0. With weights of 0, no gradient would flow to the cells.
             self.to_noise.weight.mul_(0.01)
             self.to_noise.bias.zero_()
 
@@ -52,7 +52,7 @@ class NoiseRemoval(nn.Module):
             u (Tensor): Noisy images of shape (N, 3, H, W), RGB in [0, 1], any size from 1x1.
 
         Returns:
-            Tensor: x = u - n, of the same shape. It is not clamped, so that a loss sees what lies outside [0, 1].
+            Tensor: x = u - n, of the same shape. It is not clamped, so that losses can use values outside [0, 1].
         """
         features = self.stem(u)
         probs = self.slots.probs()

@@ -1,4 +1,4 @@
-"""Checkpoints load in full, message hub included, and run no code of their own; damaged ones are recognised."""
+"""Load checkpoints completely, including the message hub, without running code from them, and detect damage."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from ruas_mm.utils.text import shorten
 
 # States of training as mmengine's CheckpointHook names them; its best_*.pth hold no optimizer and are none.
 _NUMBERED = re.compile(r'(epoch|iter)_(\d+)\.pth')
-# Seconds that a server may be silent.
+# Time-out of the server in seconds.
 _TIMEOUT = 60
 
 
 class CheckpointError(RuntimeError):
-    """A file is no checkpoint, is damaged, or asks for something that a checkpoint may not ask for."""
+    """A file is not a checkpoint, is damaged, or refers to a class or function that is not allowed in checkpoints."""
 
 
 @register_backend('ruas_mm.atomic', force=True)
 class AtomicBackend(LocalBackend):
-    """Local files that appear whole or not at all: ``CheckpointHook(backend_args=dict(backend='ruas_mm.atomic'))``."""
+    """Backend that writes local files atomically: ``CheckpointHook(backend_args=dict(backend='ruas_mm.atomic'))``."""
 
     def put(self, obj: bytes, filepath: str | os.PathLike[str]) -> None:
         """Write a file under a temporary name and rename it.
@@ -115,12 +115,12 @@ def _load_cached(url: str, map_location: Any) -> Any:
         try:
             return _load(url, path, map_location)
         except (CheckpointError, OSError):
-            pass  # what is wrong with it may be gone in a new download
+            pass  # a new download may fix it
     partial = f'{path}.{uuid.uuid4().hex}.partial'
     try:
         os.makedirs(folder, exist_ok=True)
         digest = _download(url, partial)
-        expected = re.search(r'-([0-9a-f]{8,64})\.\w+$', name)  # torch's convention; a date is none
+        expected = re.search(r'-([0-9a-f]{8,64})\.\w+$', name)  # torch's convention; a date is not a hash
         if expected and not re.fullmatch(r'(19|20)\d{6}', expected[1]) and not digest.startswith(expected[1]):
             raise CheckpointError(
                 f'The checkpoint {url} is damaged: its SHA-256 begins with {digest[: len(expected[1])]}, '
@@ -196,7 +196,7 @@ def named_checkpoint(work_dir: str | os.PathLike[str]) -> str:
         named = ''
     if not named:
         return ''
-    here = os.path.join(work_dir, os.path.basename(named))  # first: the folder may have been moved or copied since
+    here = os.path.join(work_dir, os.path.basename(named))  # first, as the folder may have been moved or copied
     return here if os.path.isfile(here) or not os.path.isfile(named) else named
 
 

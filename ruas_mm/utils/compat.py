@@ -1,4 +1,4 @@
-"""The one place where ruas_mm works around faults of the packages around it."""
+"""Workarounds for known bugs of other packages."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from mmengine.config.utils import MODULE2PACKAGE
 
 
 def apply_compatibility() -> None:
-    """Cure what is known to break, each cure only where the fault is present.
+    """Apply workarounds for known upstream bugs, each only if the bug is present.
 
     * ``_base_ = 'package::…'`` where setuptools has no ``pkg_resources`` (from version 81 on), with mmengine 0.10.7;
     * ``_base_ = 'mmseg::…'`` with a distribution of mmseg that is not called mmsegmentation;
     * ``import torchvision`` (published wheels are CUDA builds) beside a CPU-only torch;
     * loading mmengine checkpoints with torch >= 2.6, safely: see :mod:`ruas_mm.utils.checkpoint`.
 
-    Cheap and safe to call more than once: torch, torchvision and mmengine's runner are not imported for it; the cure
-    waits until somebody else imports them.
+    This function is fast and can be called more than once. It does not import torch, torchvision or mmengine's runner;
+    their workarounds are applied when another module imports them.
     """
     _find_packages_without_pkg_resources()
     _name_mmseg()
     waiting = {}
-    for module, cure in _CURES.items():
+    for module, workaround in _WORKAROUNDS.items():
         if module in sys.modules:
-            cure()
+            workaround()
         else:
-            waiting[module] = cure
+            waiting[module] = workaround
     if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterImport(waiting))
 
 
 def _find_packages_without_pkg_resources() -> None:
-    """Let mmengine find other packages, and so their configs, where there is no pkg_resources to ask."""
+    """Let mmengine find other packages and their configs if pkg_resources is not installed."""
     if find_spec('pkg_resources') is None and 'pkg_resources' in mmengine.utils.is_installed.__code__.co_names:
-        # mmengine.hub takes them from mmengine.utils, later or never.
+        # mmengine.hub imports these functions from mmengine.utils, if it is imported later.
         for module in (mmengine.utils, mmengine.utils.package_utils, mmengine.config.config):
             module.is_installed, module.get_installed_path = _is_installed, _get_installed_path
 
@@ -77,9 +77,9 @@ def _name_mmseg() -> None:
 
 
 def _define_torchvision_operators() -> None:
-    """Give torchvision the two schemas its import asks for when its own binary cannot be loaded.
+    """Define the two operator schemas that torchvision's import requires, if its binary cannot be loaded.
 
-    Nothing is computed by them: ``torchvision.ops.nms`` still says that the compiled operators are missing.
+    The operators are not implemented: ``torchvision.ops.nms`` still reports that the compiled operators are missing.
     """
     from torchvision.extension import _has_ops
 
@@ -94,7 +94,7 @@ def _define_torchvision_operators() -> None:
         if not hasattr(torch.ops.torchvision, schema.partition('(')[0]):
             library = torch.library.Library('torchvision', 'FRAGMENT')
             library.define(schema)
-            _LIBRARIES.append(library)  # its definitions go when it does
+            _LIBRARIES.append(library)  # the definitions are removed with the library object
 
 
 def _register_checkpoint_loaders() -> None:
@@ -105,9 +105,9 @@ def _register_checkpoint_loaders() -> None:
 
 _LIBRARIES: list = []
 
-# Module -> what to do right after it has been imported, before its importer goes on.
-_CURES: dict[str, Callable[[], None]] = {
-    'torchvision.extension': _define_torchvision_operators,  # loads the binary; the schemas are asked for just after
+# Module -> function to call right after the module has been imported.
+_WORKAROUNDS: dict[str, Callable[[], None]] = {
+    'torchvision.extension': _define_torchvision_operators,  # loads the binary; the schemas are needed right afterwards
     'mmengine.runner.checkpoint': _register_checkpoint_loaders,
 }
 

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, only regular files are read, and what cannot be read is named."""
+"""Write files atomically, and read only regular files, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system: leftovers cannot be told from files in work there, and stay
+except ImportError:  # not a POSIX system: unfinished files cannot be told from files being written, so they are kept
     fcntl = None
 
 # Names of unfinished files. They are short, so that no result has a name that is allowed while this one is too long.
@@ -29,17 +29,17 @@ _KINDS = {
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Write a file under a temporary name beside its place, then rename it.
+    """Write a file under a temporary name in the same folder, then rename it.
 
-    A reader, or whoever kills the process half-way, finds the old file or the new one, never a part. Missing folders
-    are made.
+    Even if the process is killed, there is either the old file or the complete new file. Missing folders are created.
 
     Args:
-        path (str | os.PathLike): Where the file goes.
-        content (bytes | str): What it holds; a string is encoded as UTF-8.
+        path (str | os.PathLike): Path of the file.
+        content (bytes | str): Its content; a string is encoded as UTF-8.
 
     Raises:
-        OSError: If the folder cannot be made or written, or the content cannot be stored; nothing is left behind then.
+        OSError: If the folder cannot be created or written, or the content cannot be stored; nothing is left behind
+        then.
     """
     with atomic_file(path) as (file, _):
         file.write(content.encode() if isinstance(content, str) else content)
@@ -49,16 +49,16 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> None:
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, Path]]:
     """Open a file that appears under its name at the end of the ``with`` block, or not at all if the block raises.
 
-    The content is on the disk before the file is renamed, so an error that the system reports late counts too.
+    The content is on the disk before the file is renamed, so that delayed write errors are also raised.
 
     Args:
-        path (str | os.PathLike): Where the file goes. Missing folders are made.
+        path (str | os.PathLike): Path of the file. Missing folders are created.
 
     Yields:
         tuple[BinaryIO, Path]: The open file, for reading and writing, and its temporary place.
 
     Raises:
-        OSError: If the folder cannot be made or written, or the content cannot be stored.
+        OSError: If the folder cannot be created or written, or the content cannot be stored.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file for reading, or a link to one.
 
-    Reading anything else might never end, and opening a device may do something.
+    Reading other files may never end, and opening a device may have side effects.
 
     Args:
         path (str | os.PathLike): The file.
@@ -124,7 +124,7 @@ def open_file(path: str | os.PathLike[str], what: str) -> BinaryIO:
         BinaryIO: The open file.
 
     Raises:
-        FileNotFoundError: If nothing is there, or a folder.
+        FileNotFoundError: If the path does not exist or is a folder.
         OSError: If it is no regular file, or cannot be read; the message names it and says why.
     """
     path = os.path.expanduser(path)

@@ -1,4 +1,4 @@
-"""Image files in folders: which they are and in which order."""
+"""Suffixes and sort order of image files."""
 
 from __future__ import annotations
 

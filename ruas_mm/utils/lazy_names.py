@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are first asked for."""
+"""Public names of a package that are imported when they are first accessed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class LazyNames(MetaPathFinder):
 
     def __init__(self, package: str, modules: Mapping[str, str]) -> None:
         self.package, self.modules = package, modules
-        self._failed: dict[str, ImportError] = {}  # between the two questions that one `from … import` asks
-        # Last in line: only for what nobody else finds. Once, however often the package is reloaded.
+        self._failed: dict[str, ImportError] = {}  # kept between the two look-ups of one `from … import`
+        # Last, so that it is only used for modules that no other finder finds; once, even if the package is reloaded.
         sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, 'package', None) != package]
         sys.meta_path.append(self)
 
@@ -46,7 +46,7 @@ class LazyNames(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find no module, but say why a public name could not be imported."""
+        """Find no module, but raise the error that explains why a public name could not be imported."""
         package, _, name = fullname.rpartition('.')
         if package == self.package and (error := self._failed.pop(name, None)):
             raise error

@@ -1,4 +1,4 @@
-"""Values in messages: one line, and never longer than a person reads."""
+"""Format values for error messages, on one line of limited length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawings of an architecture in the manner of the paper's Fig. 5."""
+"""Drawings of an architecture in the style of the paper's Fig. 5."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _TEXT, _LABEL, _TITLE = 9.0, 8.5, 10.5
 _BOX, _ROOM = 0.34, 0.16  # height of a node, and least distance between nodes in a column
 _PORTS = {'source': 0.2, 'target': 0.14}  # distance of arrows that leave a node, and that reach it
 _ARC, _LANE = 0.42, 0.32  # distance of arcs above each other, and of arrows between the same two nodes
-_MARGIN, _GAP, _HEAD = 0.18, 0.55, 0.34  # around everything, between cells, and for the title above a cell
-_UNDECIDED = ((0, (3, 1.5)), '? undecided: dashed')  # line of a slot that the search left open, and its legend
+_MARGIN, _GAP, _HEAD = 0.18, 0.55, 0.34  # around the figure, between cells, and for the title above a cell
+_UNDECIDED = ((0, (3, 1.5)), '? undecided: dashed')  # line style of undecided slots, and its legend
 
 
 def draw_architecture(genotype: Genotype, edges: Mapping[str, tuple[str, str]], path: str | Path) -> None:
-    """Draw the found cells into a file, in the manner of the paper's Fig. 5.
+    """Draw the found cells into a file, in the style of the paper's Fig. 5.
 
     Args:
         genotype (Genotype): The architecture.
-        edges (Mapping[str, tuple[str, str]]): The nodes that each slot leads from and to, as ``SearchSlots`` knows
-            them; slots that the genotype does not name are left out.
-        path (str | Path): File to write; its suffix says the format (png, pdf, svg, …), png without one.
+        edges (Mapping[str, tuple[str, str]]): The source and target node of each slot, as in ``SearchSlots``;
+            slots that are not in the genotype are ignored.
+        path (str | Path): File to write; its suffix selects the format (png, pdf, svg, …), by default png.
 
     Raises:
-        ValueError: If the edge of a slot is not known, edges run in a circle, or the format is unknown.
+        ValueError: If the edge of a slot is unknown, the edges form a cycle, or the format is unknown.
         OSError: If the file cannot be written.
     """
     save_figure(architecture_figure(genotype, edges), path)
@@ -64,7 +64,7 @@ class _Node:
     half_height: float = 0.0
 
     def holds(self, points: np.ndarray, margin: float = 0.0) -> np.ndarray:
-        """Say of each point (N, 2) whether it lies in the box, or nearer to it than the margin."""
+        """Return for each point (N, 2) whether it is inside the box extended by the margin."""
         inside = np.abs(points - (self.x, self.y)) < (self.half_width + margin, self.half_height + margin)
         return inside.all(axis=-1)
 
@@ -108,8 +108,8 @@ class _Cell:
         self._place_labels()
         corners = [corner for node in self.nodes.values() for corner in _corners(node)]
         corners += [arrow.centre + sign * np.array(arrow.half) for arrow in self.arrows for sign in (-1, 1)]
-        everything = np.concatenate([np.array(corners), *(arrow.points for arrow in self.arrows)])
-        self.low, self.high = everything.min(axis=0), everything.max(axis=0)
+        extent = np.concatenate([np.array(corners), *(arrow.points for arrow in self.arrows)])
+        self.low, self.high = extent.min(axis=0), extent.max(axis=0)
 
     @property
     def size(self) -> np.ndarray:
@@ -125,7 +125,7 @@ class _Cell:
         try:
             order = list(TopologicalSorter(before).static_order())
         except CycleError as error:
-            raise ValueError(f'The edges of {self.name!r} run in a circle: {" -> ".join(error.args[1])}.') from None
+            raise ValueError(f'The edges of {self.name!r} form a cycle: {" -> ".join(error.args[1])}.') from None
         depths: dict[str, int] = {}
         for node in order:
             depths[node] = max((depths[source] + 1 for source in before[node]), default=0)
@@ -170,7 +170,7 @@ class _Cell:
         return 0.5 + 2 * max(arrow.half[0] for arrow in self.arrows) + (stacks - 1) * 1.4
 
     def _route(self) -> None:
-        """Draw direct arrows from side to side, the others as arcs above whatever is in their way."""
+        """Draw direct arrows from side to side, the others as arcs above the nodes in between."""
         nodes = self.nodes
         direct = [arrow for arrow in self.arrows if self._is_direct(arrow)]
         arcs = [arrow for arrow in self.arrows if not self._is_direct(arrow)]
@@ -221,7 +221,7 @@ class _Cell:
         return 0.8 * self.nodes[getattr(arrow, end)].half_width * (place if end == 'target' else -place)
 
     def _place_labels(self) -> None:
-        """Put each label on its arrow where it covers no node, no other label and few other arrows."""
+        """Place each label on its arrow so that it covers no node, no other label and few other arrows."""
         nodes = np.array([(node.x, node.y) for node in self.nodes.values()])
         sizes = np.array([(node.half_width, node.half_height) for node in self.nodes.values()]) + 0.08
         halves = np.array([arrow.half for arrow in self.arrows])
@@ -253,7 +253,7 @@ class _Cell:
 
         stacks: dict[Any, list[int]] = {}
         for index, arrow in enumerate(self.arrows):
-            # What comes from one column to one node stands in one stack; an arc stands alone.
+            # Labels of arrows from one column to the same node form a stack; the label of an arc is placed alone.
             alone = None if self._is_direct(arrow) else index
             stacks.setdefault((self.nodes[arrow.source].depth, arrow.target, alone), []).append(index)
         for stack in [*stacks.values()] * 3:
@@ -315,7 +315,7 @@ def _bezier(start: tuple[float, float], end: tuple[float, float], bulge: float, 
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> bool:
-    """Say whether two chains of points (N, 2), (M, 2) cross."""
+    """Return whether two polylines (N, 2), (M, 2) cross."""
 
     def side(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
         return np.sign(
@@ -328,26 +328,26 @@ def _cross(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def architecture_figure(genotype: Genotype, edges: Mapping[str, tuple[str, str]]) -> Figure:
-    """Draw the found cells: a graph a prefix (``scene``, ``ssd_neck``, …), an arrow a slot, labelled as in Table I.
+    """Draw the found cells: one graph per prefix (``scene``, ``ssd_neck``, …) and one arrow per slot.
 
-    The label also has the probability that the search gave the operation, if the genotype knows it. Slots that the
-    search left undecided have a dashed arrow and a question mark.
+    Arrows are labelled as in Table I. The label includes the probability of the operation at the end of the search, if
+    the genotype contains it. Slots that the search left undecided have a dashed arrow and a question mark.
 
     Args:
         genotype (Genotype): The architecture.
-        edges (Mapping[str, tuple[str, str]]): The nodes that each slot leads from and to; see
+        edges (Mapping[str, tuple[str, str]]): The source and target node of each slot; see
             :func:`draw_architecture`.
 
     Returns:
         Figure: The drawing, at its own size.
 
     Raises:
-        ValueError: If the edge of a slot is not known, or edges run in a circle.
+        ValueError: If the edge of a slot is unknown, or the edges form a cycle.
     """
     prefixes: dict[str, dict[str, str]] = {}
     for slot, operation in genotype.slots.items():
         if slot not in edges:
-            raise ValueError(f'The edge of slot {slot!r} is not known, so it cannot be drawn.')
+            raise ValueError(f'The edge of slot {slot!r} is unknown, so it cannot be drawn.')
         prefixes.setdefault(slot.rpartition('.')[0], {})[slot] = operation
     cells = [_Cell(prefix, slots, genotype, edges) for prefix, slots in prefixes.items()]
     offsets, (width, height) = _pack([cell.size for cell in cells])

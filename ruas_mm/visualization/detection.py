@@ -1,4 +1,4 @@
-"""Detections beside what the detector saw."""
+"""Visualizer that draws detections next to the image that the detector receives."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ import numpy as np
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 
-from ruas_mm.visualization.panels import hand_out, scene_panels, side_by_side
+from ruas_mm.visualization.panels import output_picture, scene_panels, side_by_side
 
 
 class RUASDetVisualizer(DetLocalVisualizer):
     """Draws input, enhanced u^K, illumination t^K, detections and ground truth side by side.
 
-    It takes the place of mmdet's visualizer in any config; without a scene module the two pictures of the scene are
-    left out.
+    It can replace mmdet's visualizer in any config; without a scene module, the two pictures of the scene are omitted.
 
     Args:
         name (str): Name under which the hooks find it.
-        boxes_on (str): ``enhanced`` draws the boxes on u^K, ``input`` on the image as it was taken.
+        boxes_on (str): ``enhanced`` draws the boxes on u^K, ``input`` on the original image.
         **kwargs (Any): Options of ``mmdet.DetLocalVisualizer``: vis_backends, line_width, …
 
     Raises:
-        ValueError: If ``boxes_on`` is neither.
+        ValueError: If ``boxes_on`` is invalid.
     """
 
     def __init__(self, name: str = 'visualizer', boxes_on: str = 'enhanced', **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         if boxes_on not in ('enhanced', 'input'):
-            raise ValueError(f"RUASDetVisualizer has no boxes_on={boxes_on!r}; choose 'enhanced' or 'input'.")
+            raise ValueError(f"boxes_on of RUASDetVisualizer must be 'enhanced' or 'input', got {boxes_on!r}.")
         self.boxes_on = boxes_on
 
     def add_datasample(
@@ -45,19 +44,19 @@ class RUASDetVisualizer(DetLocalVisualizer):
         pred_score_thr: float = 0.3,
         step: int = 0,
     ) -> None:
-        """Draw one sample and show it, write it or hand it to the backends.
+        """Draw one sample, then show it, write it to a file or pass it to the backends.
 
         Args:
             name (str): Name of the picture.
-            image (np.ndarray): RGB image as it was taken, shape (H, W, 3), 0 … 255.
-            data_sample (DetDataSample, optional): Its scene, ground truth and predictions, as far as known.
+            image (np.ndarray): RGB original image, shape (H, W, 3), 0 … 255.
+            data_sample (DetDataSample, optional): Its scene, ground truth and predictions, if available.
             draw_gt (bool): Whether to draw the ground truth.
             draw_pred (bool): Whether to draw the predictions.
             show (bool): Whether to open a window.
-            wait_time (float): How long the window stays, in seconds; 0 waits for a key.
+            wait_time (float): Time for which the window is shown, in seconds; 0 waits for a key.
             out_file (str, optional): File to write.
             pred_score_thr (float): Smallest score of a detection to be drawn, in [0, 1].
-            step (int): Step under which backends record the picture.
+            step (int): Step number for the backends.
         """
         image = image.clip(0, 255).astype(np.uint8)
         panels = {'input': image}
@@ -74,4 +73,4 @@ class RUASDetVisualizer(DetLocalVisualizer):
                 panels['detections'] = self._draw_instances(canvas, found, classes, palette)
             if draw_gt and 'gt_instances' in data_sample:
                 panels['ground truth'] = self._draw_instances(canvas, data_sample.gt_instances, classes, palette)
-        hand_out(self, name, side_by_side(panels), show, wait_time, out_file, step)
+        output_picture(self, name, side_by_side(panels), show, wait_time, out_file, step)

@@ -1,4 +1,4 @@
-"""Enhanced images beside what they were made from."""
+"""Visualizer that draws enhanced images next to their input."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 
-from ruas_mm.visualization.panels import hand_out, side_by_side, to_picture
+from ruas_mm.visualization.panels import output_picture, side_by_side, to_picture
 
 
 class RUASEnhanceVisualizer(Visualizer):
-    """Draws input, enhanced image, illumination t^K and ground truth side by side, as far as there are any.
+    """Draws input, enhanced image, illumination t^K and ground truth side by side, as far as they are available.
 
-    Its options are those of ``mmengine.visualization.Visualizer``.
+    Its arguments are those of ``mmengine.visualization.Visualizer``.
     """
 
     def add_datasample(
@@ -27,19 +27,19 @@ class RUASEnhanceVisualizer(Visualizer):
         out_file: str | None = None,
         step: int = 0,
     ) -> None:
-        """Draw one sample and show it, write it or hand it to the backends.
+        """Draw one sample, then show it, write it to a file or pass it to the backends.
 
         Args:
             name (str): Name of the picture.
             image (np.ndarray): Dark RGB image, uint8 of shape (H, W, 3).
             data_sample (BaseDataElement, optional): Its ``enhanced`` and ``illumination`` (floats in [0, 1]) and ``gt``
-                (uint8), each RGB of shape (3, H, W), as far as known.
+                (uint8), each RGB of shape (3, H, W), if available.
             draw_gt (bool): Whether to draw the ground truth.
-            draw_pred (bool): Whether to draw what the model made.
+            draw_pred (bool): Whether to draw the output of the model.
             show (bool): Whether to open a window.
-            wait_time (float): How long the window stays, in seconds; 0 waits for a key.
+            wait_time (float): Time for which the window is shown, in seconds; 0 waits for a key.
             out_file (str, optional): File to write.
-            step (int): Step under which backends record the picture.
+            step (int): Step number for the backends.
         """
         panels = {'input': image}
         sample = BaseDataElement() if data_sample is None else data_sample
@@ -48,4 +48,4 @@ class RUASEnhanceVisualizer(Visualizer):
             panels['illumination'] = to_picture(sample.illumination)
         if draw_gt and 'gt' in sample:
             panels['ground truth'] = to_picture(sample.gt / 255)
-        hand_out(self, name, side_by_side(panels), show, wait_time, out_file, step)
+        output_picture(self, name, side_by_side(panels), show, wait_time, out_file, step)

@@ -1,4 +1,4 @@
-"""Pictures of a test, which mmengine has no hook for."""
+"""Hook that draws the images of a test, which mmengine does not provide."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mmengine.structures import BaseDataElement
 
 
 class EnhanceVisualizationHook(Hook):
-    """Has the visualizer draw each image of a test; see :class:`ruas_mm.RUASEnhanceVisualizer`.
+    """Draws each image of a test with the visualizer; see :class:`ruas_mm.RUASEnhanceVisualizer`.
 
     Args:
-        draw (bool): Whether to draw at all; ``tools/test.py --show-dir`` turns it on.
-        test_out_dir (str, optional): Folder for the pictures, which get the names of the images below their own
-            folder. None hands them to the visualizer's backends.
+        draw (bool): Whether to draw; enabled by ``tools/test.py --show-dir``.
+        test_out_dir (str, optional): Folder for the pictures, in which they have the same relative paths as the
+            images. None passes them to the visualizer's backends.
     """
 
     def __init__(self, draw: bool = False, test_out_dir: str | None = None) -> None:
@@ -30,9 +30,9 @@ class EnhanceVisualizationHook(Hook):
 
         Args:
             runner (Runner): Holds the visualizer.
-            batch_idx (int): Number of the batch.
-            data_batch (dict): ``inputs``: uint8 BGR images of shape (3, H, W), as the model got them.
-            outputs (Sequence[BaseDataElement]): What the model made of them.
+            batch_idx (int): Index of the batch.
+            data_batch (dict): ``inputs``: uint8 BGR images of shape (3, H, W), as passed to the model.
+            outputs (Sequence[BaseDataElement]): Outputs of the model.
         """
         if not self.draw:
             return

@@ -1,6 +1,6 @@
-"""mmagic's hook that draws."""
+"""mmagic's visualization hook."""
 
-# mmagic registers it outside its own scope, where configs that name their scopes do not find it.
+# mmagic registers this class in another scope, so configs that write `mmagic.BasicVisualizationHook` cannot find it.
 from mmagic.engine.hooks import BasicVisualizationHook
 
 __all__ = ['BasicVisualizationHook']

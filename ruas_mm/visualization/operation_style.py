@@ -1,4 +1,4 @@
-"""How operations look in figures, and how figures reach a file."""
+"""Style of the operations in figures, and saving of figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ruas_mm.search.operations import Operation
 from ruas_mm.utils.fileio import atomic_write
 
-# What is drawn of each kind of operation: its notation in Table I, its colour and its shades (small to large kernels).
+# Style of each kind of operation: notation in Table I, colour, and colour map of its shades (small to large kernels).
 KINDS: dict[str, tuple[str, str, str]] = {
     'skip connection': ('SC', '#6b6b6b', 'Greys'),
     'convolution': ('k-C', '#1f6fb4', 'Blues'),
@@ -21,7 +21,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
 
 
 def kind_of(operation: Operation) -> str:
-    """Return which of ``KINDS`` an operation is.
+    """Return the kind of an operation, a key of ``KINDS``.
 
     Args:
         operation (Operation): Any operation.
@@ -35,11 +35,11 @@ def kind_of(operation: Operation) -> str:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure, first under a temporary name.
+    """Write a figure to a file atomically.
 
     Args:
         figure (Figure): The figure.
-        path (str | Path): File to write; its suffix says the format (png, pdf, svg, …), png without one.
+        path (str | Path): File to write; its suffix selects the format (png, pdf, svg, …), by default png.
 
     Raises:
         ValueError: If the format is unknown.

@@ -1,4 +1,4 @@
-"""Titled pictures side by side."""
+"""Join titled pictures side by side and output them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def to_picture(image: Tensor) -> np.ndarray:
-    """Turn a map into a picture.
+    """Convert a map to a picture.
 
     Args:
         image (Tensor): Shape (3, H, W), RGB in [0, 1].
@@ -25,7 +25,7 @@ def to_picture(image: Tensor) -> np.ndarray:
 
 
 def scene_panels(scene: PixelData, shape: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Turn a scene into pictures.
+    """Convert a scene to pictures.
 
     Args:
         scene (PixelData): ``data_sample.scene``: ``feature`` and ``illumination`` of shape (3, H, W) in [0, 1].
@@ -56,7 +56,7 @@ def side_by_side(panels: Mapping[str, np.ndarray], bar: int = 22) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-def hand_out(
+def output_picture(
     visualizer: Visualizer,
     name: str,
     strip: np.ndarray,
@@ -65,16 +65,16 @@ def hand_out(
     out_file: str | None = None,
     step: int = 0,
 ) -> None:
-    """Show a strip, write it or hand it to the backends, as ``add_datasample`` of every visualizer is asked to.
+    """Show a picture, and write it to a file or pass it to the backends; used by ``add_datasample`` of the visualizers.
 
     Args:
-        visualizer (Visualizer): Holds the backends.
+        visualizer (Visualizer): Visualizer with the backends.
         name (str): Name of the picture.
         strip (np.ndarray): RGB uint8 picture of shape (H, W, 3).
         show (bool): Whether to open a window.
-        wait_time (float): How long the window stays, in seconds; 0 waits for a key.
-        out_file (str, optional): File to write; None for the backends.
-        step (int): Step under which backends record the picture.
+        wait_time (float): Time for which the window is shown, in seconds; 0 waits for a key.
+        out_file (str, optional): File to write; None passes the picture to the backends.
+        step (int): Step number for the backends.
     """
     visualizer.set_image(strip)
     if show:

@@ -1,4 +1,4 @@
-"""Plots of what a search believed over time."""
+"""Plots of the probabilities of the candidates during a search."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _DILATIONS = {
 
 
 def plot_probabilities(history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Plot the probability of every candidate over the iterations of a search into a file, one panel a slot.
+    """Plot the probability of every candidate over the iterations of a search into a file, one panel per slot.
 
     Args:
         history (Sequence[Mapping]): Records ``{'iter': int, 'probabilities': {slot: {candidate: p}}}``.
-        path (str | Path): File to write; its suffix says the format (png, pdf, svg, …), png without one.
+        path (str | Path): File to write; its suffix selects the format (png, pdf, svg, …), by default png.
 
     Raises:
         ValueError: If the history holds no probabilities or names an unknown operation, or the format is unknown.
@@ -41,10 +41,10 @@ def plot_probabilities(history: Sequence[Mapping[str, Any]], path: str | Path) -
 
 
 def probabilities_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Plot the probability of every candidate over the iterations: a panel a slot, a legend a search space.
+    """Plot the probability of every candidate over the iterations, one panel per slot and one legend per search space.
 
-    A candidate looks alike in all figures: its colour is that of its kind in :func:`architecture_figure`, darker for
-    larger kernels, and dashed where the dilation is above 2.
+    A candidate has the same style in all figures: the colour of its kind in :func:`architecture_figure`, darker for
+    larger kernels, and a dashed line if its dilation is above 2.
 
     Args:
         history (Sequence[Mapping]): Records ``{'iter': int, 'probabilities': {slot: {candidate: p}}}``.

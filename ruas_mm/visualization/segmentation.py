@@ -1,4 +1,4 @@
-"""Segmentations beside what the segmentor saw."""
+"""Visualizer that draws segmentations next to the image that the segmentor receives."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
-from ruas_mm.visualization.panels import hand_out, scene_panels, side_by_side, to_picture
+from ruas_mm.visualization.panels import output_picture, scene_panels, side_by_side, to_picture
 
 
 class RUASSegVisualizer(SegLocalVisualizer):
     """Draws input, enhanced u^K, illumination t^K, prediction and ground truth side by side.
 
-    It takes the place of mmseg's visualizer in any config; without a scene module the two pictures of the scene are
-    left out. With one, the input is what the model saw, which the pipeline may have darkened since the file was read.
-    Ignored pixels stay as they are.
+    It can replace mmseg's visualizer in any config; without a scene module, the two pictures of the scene are omitted.
+    With a scene module, the input is the image that the model received, which the pipeline may have darkened. Ignored
+    pixels are not painted.
 
     Args:
         name (str): Name under which the hooks find it.
@@ -26,13 +26,13 @@ class RUASSegVisualizer(SegLocalVisualizer):
         **kwargs (Any): Options of ``mmseg.SegLocalVisualizer``: vis_backends, alpha, …
 
     Raises:
-        ValueError: If ``labels_on`` is neither.
+        ValueError: If ``labels_on`` is invalid.
     """
 
     def __init__(self, name: str = 'visualizer', labels_on: str = 'enhanced', **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         if labels_on not in ('enhanced', 'input'):
-            raise ValueError(f"RUASSegVisualizer has no labels_on={labels_on!r}; choose 'enhanced' or 'input'.")
+            raise ValueError(f"labels_on of RUASSegVisualizer must be 'enhanced' or 'input', got {labels_on!r}.")
         self.labels_on = labels_on
 
     def add_datasample(
@@ -48,18 +48,18 @@ class RUASSegVisualizer(SegLocalVisualizer):
         step: int = 0,
         with_labels: bool | None = True,
     ) -> None:
-        """Draw one sample and show it, write it or hand it to the backends.
+        """Draw one sample, then show it, write it to a file or pass it to the backends.
 
         Args:
             name (str): Name of the picture.
-            image (np.ndarray): RGB image as it was taken, shape (H, W, 3), 0 … 255; the pictures get its size.
-            data_sample (SegDataSample, optional): Its scene, ground truth and prediction, as far as known.
+            image (np.ndarray): RGB original image, shape (H, W, 3), 0 … 255; the pictures get its size.
+            data_sample (SegDataSample, optional): Its scene, ground truth and prediction, if available.
             draw_gt (bool): Whether to draw the ground truth.
             draw_pred (bool): Whether to draw the prediction.
             show (bool): Whether to open a window.
-            wait_time (float): How long the window stays, in seconds; 0 waits for a key.
+            wait_time (float): Time for which the window is shown, in seconds; 0 waits for a key.
             out_file (str, optional): File to write.
-            step (int): Step under which backends record the picture.
+            step (int): Step number for the backends.
             with_labels (bool, optional): Whether to write the classes' names.
         """
         panels = {'input': image.clip(0, 255).astype(np.uint8)}
@@ -74,10 +74,10 @@ class RUASSegVisualizer(SegLocalVisualizer):
                 panels['prediction'] = self._blend(canvas, data_sample.pred_sem_seg, with_labels)
             if draw_gt and 'gt_sem_seg' in data_sample:
                 panels['ground truth'] = self._blend(canvas, data_sample.gt_sem_seg, with_labels)
-        hand_out(self, name, side_by_side(panels), show, wait_time, out_file, step)
+        output_picture(self, name, side_by_side(panels), show, wait_time, out_file, step)
 
     def _blend(self, image: np.ndarray, labels: PixelData, with_labels: bool | None) -> np.ndarray:
-        """Paint labels, of any size, over a picture, but leave alone what they do not know."""
+        """Paint labels of any size over a picture, leaving pixels without a known class unchanged."""
         classes, palette = self.dataset_meta['classes'], self.dataset_meta['palette']
         ids = mmcv.imresize(np.asarray(labels.data)[0].astype(np.int32), image.shape[1::-1], interpolation='nearest')
         painted = self._draw_sem_seg(image, PixelData(data=ids[None]), classes, palette, with_labels)

@@ -33,7 +33,7 @@ def make(path, value=0, mode='L'):
 
 @pytest.fixture
 def root(tmp_path):
-    """ACDC's tree, with what else lies in it: labels in other forms, reference images, images to test."""
+    """The folders of ACDC, including the other files in them: further label formats, reference and test images."""
     for part, frames in FRAMES.items():
         for number, frame in enumerate(frames):
             make(tmp_path / f'rgb_anon/night/{part}/{frame}_rgb_anon.png', mode='RGB')
@@ -109,7 +109,7 @@ def test_test_images_have_no_labels(root):
     with pytest.raises(ValueError, match='test_mode=True'):
         ACDCNightDataset(data_root=str(root), data_prefix=NO_LABELS)
     dataset = ACDCNightDataset(data_root=str(root), data_prefix=NO_LABELS, test_mode=True, pipeline=PIPELINE)
-    with pytest.raises(ValueError, match='000131_rgb_anon.png: has no label map'):
+    with pytest.raises(ValueError, match='000131_rgb_anon.png has no label map'):
         dataset[0]
 
 
@@ -131,47 +131,51 @@ DAMAGE = {
     'label': (
         lambda r: remove(r, f'gt/night/train/{FRAME}_gt_labelTrainIds.png'),
         {},
-        rf'train/{FRAME}_rgb_anon.png: its label map .*gt/night/train/{FRAME}_gt_labelTrainIds.png is missing',
+        rf'train/{FRAME}_rgb_anon.png: the label map .*gt/night/train/{FRAME}_gt_labelTrainIds.png is missing',
     ),
     'image': (
         lambda r: remove(r, f'rgb_anon/night/train/{FRAME}_rgb_anon.png'),
         {},
-        rf'{FRAME}_gt_labelTrainIds.png: its image is missing in .*rgb_anon/night/train',
+        rf'{FRAME}_gt_labelTrainIds.png has no image in .*rgb_anon/night/train',
     ),
     'image folder': (lambda r: (r / 'rgb_anon').rename(r / 'rgb'), {}, r'rgb_anon/night/train: no such folder'),
     'label folder': (lambda r: (r / 'gt').rename(r / 'labels'), {}, r'gt/night/train: no such folder'),
     'images': (
         lambda r: remove(r, 'rgb_anon/night/train/*/*'),
         {},
-        r'rgb_anon/night/train: expected images \(\*_rgb_anon.png\), found none',
+        r'rgb_anon/night/train contains no images \(\*_rgb_anon.png\)',
     ),
     'labels': (
         lambda r: remove(r, 'gt/night/train/*/*TrainIds.png'),
         {},
-        r'gt/night/train: expected label maps \(\*_gt_labelTrainIds.png\), found none',
+        r'gt/night/train contains no label maps \(\*_gt_labelTrainIds.png\)',
     ),
-    'whole tree': (lambda r: None, dict(data_prefix=BOTH), r'GOPR0355_frame_000131_rgb_anon.png: its label map'),
-    'list': (lambda r: None, dict(ann_file='none.txt'), r'none.txt: no such file; expected one image a line'),
-    'empty list': (lambda r: write_list(r), dict(ann_file='list.txt'), r'list.txt: expected one image a line'),
+    'whole tree': (lambda r: None, dict(data_prefix=BOTH), r'GOPR0355_frame_000131_rgb_anon.png: the label map'),
+    'list': (lambda r: None, dict(ann_file='none.txt'), r'none.txt: no such file; expected one image per line'),
+    'empty list': (
+        lambda r: write_list(r),
+        dict(ann_file='list.txt'),
+        r'list.txt is empty; expected one image per line',
+    ),
     'binary list': (
         lambda r: (r / 'list.txt').write_bytes(b'\xff\xfe1'),
         dict(ann_file='list.txt'),
-        r'no text in UTF-8',
+        r'not UTF-8 text',
     ),
     'unknown image': (
         lambda r: write_list(r, FRAME, 'GOPR0351/GOPR0351_frame_7'),
         dict(ann_file='list.txt'),
-        r"list.txt, line 2: no image 'GOPR0351/GOPR0351_frame_7' in .*rgb_anon/night/train",
+        r"list.txt, line 2: there is no image 'GOPR0351/GOPR0351_frame_7' in .*rgb_anon/night/train",
     ),
     'other ending': (
         lambda r: write_list(r, f'{FRAME}_rgb_anon.jpg'),
         dict(ann_file='list.txt'),
-        r'list.txt, line 1: no image .*jpg',
+        r'list.txt, line 1: there is no image .*jpg',
     ),
     'list of both folders': (
         lambda r: write_list(r, f'train/{FRAME}'),
         dict(ann_file='list.txt'),
-        rf"list.txt, line 1: no image 'train/{FRAME}' in .*rgb_anon/night/train",
+        rf"list.txt, line 1: there is no image 'train/{FRAME}' in .*rgb_anon/night/train",
     ),
     'twice': (
         lambda r: write_list(r, FRAME, '', f'{FRAME}_rgb_anon'),
@@ -181,7 +185,7 @@ DAMAGE = {
     'listed without label': (
         lambda r: write_list(r, 'test/GOPR0355/GOPR0355_frame_000131'),
         dict(ann_file='list.txt', data_prefix=BOTH),
-        r'GOPR0355_frame_000131_rgb_anon.png: its label map .* is missing',
+        r'GOPR0355_frame_000131_rgb_anon.png: the label map .* is missing',
     ),
 }
 
@@ -197,6 +201,6 @@ def test_damage_is_found_at_once(root, damage, options, message):
 def test_label_ids_instead_of_train_ids(root):
     make(root / f'gt/night/train/{FRAME}_gt_labelTrainIds.png', 33)
     dataset = ACDCNightDataset(data_root=str(root), pipeline=PIPELINE)
-    with pytest.raises(ValueError, match=r'labelTrainIds.png: expected ids from 0 to 18, or 255 .* found 33'):
+    with pytest.raises(ValueError, match=r'labelTrainIds.png: ids must be from 0 to 18, or 255 .* got 33'):
         dataset[0]
     assert np.unique(dataset[1]['data_samples'].gt_sem_seg.data) == [1]

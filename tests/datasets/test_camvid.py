@@ -20,7 +20,7 @@ def pipeline(load='ruas_mm.LoadSegLabels'):
 
 @pytest.fixture
 def root(tmp_path):
-    """One image of each form; the label maps hold 0 to 11."""
+    """One image in each format; the label maps contain the values 0 to 11."""
     for part, names in dict(train=('0001TP_7.png', '0001TP_10.jpg'), val=('0016E5_1.png',)).items():
         (tmp_path / part).mkdir()
         (tmp_path / f'{part}annot').mkdir()
@@ -64,25 +64,25 @@ def test_list_takes_ids_and_names(root):
     (root / 'list.txt').write_text('0001TP_10.jpg\n0001TP_7\n')
     assert ids(CamVidDataset('list.txt', data_root=str(root))) == ['0001TP_10', '0001TP_7']
     (root / 'list.txt').write_text('0001TP_10.png\n')
-    with pytest.raises(FileNotFoundError, match=r"list.txt, line 1: no image '0001TP_10.png' in .*train"):
+    with pytest.raises(FileNotFoundError, match=r"list.txt, line 1: there is no image '0001TP_10.png' in .*train"):
         CamVidDataset('list.txt', data_root=str(root))
 
 
 def test_errors(root):
-    with pytest.raises(FileNotFoundError, match=r'val/0016E5_1.png: its label map .*trainannot/0016E5_1.png is missi'):
+    with pytest.raises(FileNotFoundError, match=r'val/0016E5_1.png: the label map .*trainannot/0016E5_1.png is missi'):
         CamVidDataset(data_root=str(root), data_prefix=dict(img_path='val'))
     Image.new('RGB', (4, 3)).save(root / 'train/0001TP_7.jpg')
-    with pytest.raises(ValueError, match=r"0001TP_7.jpg and 0001TP_7.png would share the id '0001TP_7'"):
+    with pytest.raises(ValueError, match=r"0001TP_7.jpg and 0001TP_7.png have the same id '0001TP_7'"):
         CamVidDataset(data_root=str(root))
 
 
 def test_labels_of_other_forms(root):
     dataset = CamVidDataset(data_root=str(root), pipeline=pipeline())
     Image.new('L', (4, 3), 12).save(root / 'trainannot/0001TP_7.png')
-    with pytest.raises(ValueError, match=r'0001TP_7.png: expected ids from 0 to 11, or 255 for ignored, found 12\.'):
+    with pytest.raises(ValueError, match=r'0001TP_7.png: ids must be from 0 to 11, or 255 to be ignored, got 12\.'):
         dataset[0]
     Image.new('RGB', (4, 3)).save(root / 'trainannot/0001TP_7.png')
-    with pytest.raises(ValueError, match=r'0001TP_7.png: expected one channel'):
+    with pytest.raises(ValueError, match=r'0001TP_7.png: a label map must have one 8-bit channel'):
         dataset[0]
 
 

@@ -16,7 +16,7 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason='needs DARK FACE in ..
 
 @pytest.fixture
 def root(tmp_path):
-    """Images 1, 2, 10 with one, no and two faces; 10 is small."""
+    """Images 1, 2 and 10 with one, no and two faces; image 10 is small."""
     (tmp_path / 'image').mkdir()
     (tmp_path / 'label').mkdir()
     for name, size, text in (
@@ -106,27 +106,27 @@ def test_photograph_that_is_stored_turned(root):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        (b'', r"2.txt, line 1: expected the number of faces, found ''"),
-        (b'\n\n', r"2.txt, line 1: expected the number of faces, found ''"),
-        (b'many\n', r"2.txt, line 1: expected the number of faces, found 'many'"),
-        (b'-1\n', r"2.txt, line 1: expected the number of faces, found '-1'"),
-        (b'1 2 3 4\n', r"2.txt, line 1: expected the number of faces, found '1 2 3 4'"),
-        (b'2\n1 1 5 5\n', r'2.txt, line 1: expected 2 boxes as announced, found 1'),
-        (b'0\n1 1 5 5\n', r'2.txt, line 1: expected 0 boxes as announced, found 1'),
-        (b'2\n1 1 5 5\n1 1 5\n', r"2.txt, line 3: expected four decimal numbers .*, found '1 1 5'"),
-        (b'1\n1 1 5 5 0.9\n', r'2.txt, line 2: expected four decimal numbers'),
-        (b'2\n1 1 5 5\n1 1 5 five\n', r'2.txt, line 3: expected four decimal numbers'),
-        (b'2\n\n1 1 5 5\n', r"2.txt, line 2: expected four decimal numbers .*, found ''"),
-        (b'1\n1 1 5 nan\n', r'2.txt, line 2: expected four decimal numbers'),
-        (b'1\n1 1 inf 5\n', r'2.txt, line 2: expected four decimal numbers'),
-        (b'1\n1 1 41e90 5\n', r"2.txt, line 2: expected four decimal numbers .*, found '1 1 41e90 5'"),
-        (b'1\n1 1 1_0 5\n', r'2.txt, line 2: expected four decimal numbers'),
-        (b'1' * 5000, r'2.txt, line 1: expected the number of faces'),
-        (b'1\n5 1 1 5\n', r'2.txt, line 2: expected a box with x1 < x2 and y1 < y2'),
-        (b'1\n1 1 5 1\n', r'2.txt, line 2: expected a box with x1 < x2 and y1 < y2'),
-        (b'1\n1 1 65 5\n', r'2.txt, line 2: expected a box inside the 64×48 image, found "1 1 65 5"'),
-        (b'1\n-1 1 6 5\n', r'2.txt, line 2: expected a box inside the 64×48 image'),
-        (b'\xff\xfe1\n', r'2.txt: expected .* but it is no text in UTF-8'),
+        (b'', r"2.txt, line 1: the first line must be the number of faces, got ''"),
+        (b'\n\n', r"2.txt, line 1: the first line must be the number of faces, got ''"),
+        (b'many\n', r"2.txt, line 1: the first line must be the number of faces, got 'many'"),
+        (b'-1\n', r"2.txt, line 1: the first line must be the number of faces, got '-1'"),
+        (b'1 2 3 4\n', r"2.txt, line 1: the first line must be the number of faces, got '1 2 3 4'"),
+        (b'2\n1 1 5 5\n', r'2.txt, line 1: the number of boxes must be 2 as stated here, got 1'),
+        (b'0\n1 1 5 5\n', r'2.txt, line 1: the number of boxes must be 0 as stated here, got 1'),
+        (b'2\n1 1 5 5\n1 1 5\n', r"2.txt, line 3: a box must be four decimal numbers .*, got '1 1 5'"),
+        (b'1\n1 1 5 5 0.9\n', r'2.txt, line 2: a box must be four decimal numbers'),
+        (b'2\n1 1 5 5\n1 1 5 five\n', r'2.txt, line 3: a box must be four decimal numbers'),
+        (b'2\n\n1 1 5 5\n', r"2.txt, line 2: a box must be four decimal numbers .*, got ''"),
+        (b'1\n1 1 5 nan\n', r'2.txt, line 2: a box must be four decimal numbers'),
+        (b'1\n1 1 inf 5\n', r'2.txt, line 2: a box must be four decimal numbers'),
+        (b'1\n1 1 41e90 5\n', r"2.txt, line 2: a box must be four decimal numbers .*, got '1 1 41e90 5'"),
+        (b'1\n1 1 1_0 5\n', r'2.txt, line 2: a box must be four decimal numbers'),
+        (b'1' * 5000, r'2.txt, line 1: the first line must be the number of faces'),
+        (b'1\n5 1 1 5\n', r'2.txt, line 2: a box must have x1 < x2 and y1 < y2'),
+        (b'1\n1 1 5 1\n', r'2.txt, line 2: a box must have x1 < x2 and y1 < y2'),
+        (b'1\n1 1 65 5\n', r'2.txt, line 2: a box must be inside the 64×48 image, got "1 1 65 5"'),
+        (b'1\n-1 1 6 5\n', r'2.txt, line 2: a box must be inside the 64×48 image'),
+        (b'\xff\xfe1\n', r'2.txt: expected .* but it is not UTF-8 text'),
     ],
 )
 def test_broken_label(root, content, message):
@@ -163,22 +163,32 @@ def write_list(root, text):
             lambda r: (r / 'image/2.png').unlink(),
             '',
             FileNotFoundError,
-            r'label/2.txt: its image is missing in .*image',
+            r'label/2.txt has no image in .*image',
         ),
-        (lambda r: write_list(r, '1\n7\n'), 'list.txt', FileNotFoundError, r"list.txt, line 2: no image '7' in "),
-        (lambda r: write_list(r, '1.jpg\n'), 'list.txt', FileNotFoundError, r"list.txt, line 1: no image '1.jpg' in "),
+        (
+            lambda r: write_list(r, '1\n7\n'),
+            'list.txt',
+            FileNotFoundError,
+            r"list.txt, line 2: there is no image '7' in ",
+        ),
+        (
+            lambda r: write_list(r, '1.jpg\n'),
+            'list.txt',
+            FileNotFoundError,
+            r"list.txt, line 1: there is no image '1.jpg' in ",
+        ),
         (lambda r: write_list(r, '1\n1.png\n'), 'list.txt', ValueError, r"line 2: image '1.png' is listed twice"),
-        (lambda r: write_list(r, '\n'), 'list.txt', ValueError, r'list.txt: expected one image a line, found none'),
-        (lambda r: None, 'none.txt', FileNotFoundError, r'none.txt: no such file; expected one image a line'),
+        (lambda r: write_list(r, '\n'), 'list.txt', ValueError, r'list.txt is empty; expected one image per line'),
+        (lambda r: None, 'none.txt', FileNotFoundError, r'none.txt: no such file; expected one image per line'),
         (lambda r: (r / 'image').rename(r / 'images'), '', FileNotFoundError, r'image: no such folder'),
         (
             lambda r: [p.unlink() for p in r.glob('image/*')],
             '',
             FileNotFoundError,
-            r'image: expected images, found none',
+            r'image contains no images',
         ),
         (lambda r: (r / 'image/2.png').write_bytes(b'no'), '', ValueError, r'2.png: expected an image'),
-        (lambda r: (r / 'image/2.jpg').touch(), '', ValueError, r"2.jpg and 2.png would share the id '2'"),
+        (lambda r: (r / 'image/2.jpg').touch(), '', ValueError, r"2.jpg and 2.png have the same id '2'"),
     ],
 )
 def test_broken_folder(root, damage, ann_file, error, message):

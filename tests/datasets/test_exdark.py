@@ -121,7 +121,7 @@ def test_without_the_list_of_classes(root):
 
 
 def test_other_folders(root):
-    """Another spelling, and a copy without class folders."""
+    """File names in another spelling, and a copy without class folders."""
     (root / 'ExDark_Annno').rename(root / 'ExDark_Anno')
     (root / 'flat').mkdir()
     for image in (root / 'ExDark').glob('*/*'):
@@ -139,7 +139,7 @@ def test_some_classes(root):
     )
     assert ids(dataset) == ['00001', '06933']
     assert [dataset.get_cat_ids(i) for i in range(2)] == [[0], [1]]
-    with pytest.raises(ValueError, match='metainfo: expected classes among Bicycle, .*, found Bus, Face'):
+    with pytest.raises(ValueError, match='classes in metainfo must be among Bicycle, .*, got Bus, Face'):
         ExDarkDataset(data_root=str(root), metainfo=dict(classes=('Bus', 'Face')))
 
 
@@ -157,7 +157,7 @@ def test_filter(root, filter_cfg, test_mode, expected):
 
 
 def test_boxes_count_the_pixels_as_stored(root):
-    """Also those of a photograph that asks to be turned, when loaded as the class says."""
+    """Boxes fit also a photograph with an EXIF orientation, if loaded as the docstring of the class recommends."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new('RGB', (64, 48)).save(root / 'ExDark/Bicycle/2015_00391.jpg', exif=exif)
@@ -176,7 +176,7 @@ def test_boxes_count_the_pixels_as_stored(root):
 
 
 def test_metric_of_voc(root):
-    """mmdet's own metric takes this data set, class by class; perfect boxes give 1."""
+    """mmdet's own metric accepts this data set, class by class; perfect boxes give 1."""
     from mmengine.structures import InstanceData
 
     pipeline = [
@@ -214,30 +214,39 @@ def test_ignored_object(tmp_path):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        (b'', r'jpg.txt, line 1: expected "% bbGt version=3", found \'\''),
-        (b'Car 1 1 5 5 0 0 0 0 0 0 0\n', r'jpg.txt, line 1: expected "% bbGt version=3", found \'Car '),
-        (b'% bbGt version=2\n', r"line 1: .*found '% bbGt version=2'"),
+        (b'', r'jpg.txt, line 1: the header must be "% bbGt version=3", got \'\''),
+        (b'Car 1 1 5 5 0 0 0 0 0 0 0\n', r'jpg.txt, line 1: the header must be "% bbGt version=3", got \'Car '),
+        (b'% bbGt version=2\n', r"line 1: .*got '% bbGt version=2'"),
         (
             b'% bbGt version=3\nCar 1 1 5 5\n',
-            r"line 2: expected a class and eleven decimal numbers, found 'Car 1 1 5 5'",
+            r"line 2: an object must be a class and 11 decimal numbers, got 'Car 1 1 5 5'",
         ),
         (
             b'% bbGt version=3\n\nCar 1 1 5 5 0 0 0 0 0 0 0\n',
-            r"line 2: expected a class and eleven decimal numbers, found ''",
+            r"line 2: an object must be a class and 11 decimal numbers, got ''",
         ),
-        (b'% bbGt version=3\n1 1 5 5 0 0 0 0 0 0 0\n', r'line 2: expected a class and eleven decimal numbers'),
-        (b'% bbGt version=3\nCar 1 1 5 five 0 0 0 0 0 0 0\n', r'line 2: expected a class and eleven decimal numbers'),
-        (b'% bbGt version=3\nCar 1 1 5 nan 0 0 0 0 0 0 0\n', r'line 2: expected a class and eleven decimal numbers'),
-        (b'% bbGt version=3\nCar 1 1 5 1e1 0 0 0 0 0 0 0\n', r'line 2: expected a class and eleven decimal numbers'),
-        (b'% bbGt version=3\nCar 1 1 -5 5 0 0 0 0 0 0 0\n', r'line 2: expected a box of positive width and height'),
-        (b'% bbGt version=3\nCar 1 1 5 0 0 0 0 0 0 0 0\n', r'line 2: expected a box of positive width and height'),
-        (b'% bbGt version=3\nTram 1 1 5 5 0 0 0 0 0 0 0\n', r"line 2: expected a class among .*, found 'Tram'"),
-        (b'% bbGt version=3\ncar 1 1 5 5 0 0 0 0 0 0 0\n', r"line 2: expected a class among .*, found 'car'"),
+        (b'% bbGt version=3\n1 1 5 5 0 0 0 0 0 0 0\n', r'line 2: an object must be a class and 11 decimal numbers'),
+        (
+            b'% bbGt version=3\nCar 1 1 5 five 0 0 0 0 0 0 0\n',
+            r'line 2: an object must be a class and 11 decimal numbers',
+        ),
+        (
+            b'% bbGt version=3\nCar 1 1 5 nan 0 0 0 0 0 0 0\n',
+            r'line 2: an object must be a class and 11 decimal numbers',
+        ),
+        (
+            b'% bbGt version=3\nCar 1 1 5 1e1 0 0 0 0 0 0 0\n',
+            r'line 2: an object must be a class and 11 decimal numbers',
+        ),
+        (b'% bbGt version=3\nCar 1 1 -5 5 0 0 0 0 0 0 0\n', r'line 2: the width and height of a box must be positive'),
+        (b'% bbGt version=3\nCar 1 1 5 0 0 0 0 0 0 0 0\n', r'line 2: the width and height of a box must be positive'),
+        (b'% bbGt version=3\nTram 1 1 5 5 0 0 0 0 0 0 0\n', r"line 2: the class must be among .*, got 'Tram'"),
+        (b'% bbGt version=3\ncar 1 1 5 5 0 0 0 0 0 0 0\n', r"line 2: the class must be among .*, got 'car'"),
         (
             b'% bbGt version=3\nCar 64 1 5 5 0 0 0 0 0 0 0\n',
-            r'line 2: expected a box within the 64×48 image, found x from 64 to 69 and y from 1 to 6',
+            r'line 2: a box must overlap the 64×48 image, got x from 64 to 69 and y from 1 to 6',
         ),
-        (b'\xff\xfe1\n', r'jpg.txt: expected .* but it is no text in UTF-8'),
+        (b'\xff\xfe1\n', r'jpg.txt: expected .* but it is not UTF-8 text'),
     ],
 )
 def test_broken_label(root, content, message):
@@ -271,29 +280,45 @@ DAMAGE = {
     'second image': (
         lambda r: (r / 'ExDark/Table/2015_00001.jpg').touch(),
         dict(),
-        r'Table/2015_00001.jpg: a second image of 2015_00001, after .*Bicycle/2015_00001.png; keep one',
+        r'Table/2015_00001.jpg and .*Bicycle/2015_00001.png are both the image of 2015_00001; keep one',
     ),
     'second label': (
         lambda r: write_label(r / 'ExDark_Annno/Table/2015_00001.txt', []),
         dict(),
-        r'Table/2015_00001.txt: a second label file of 2015_00001',
+        r'Table/2015_00001.txt and .* are both the label file of 2015_00001',
     ),
     'image folder': (lambda r: (r / 'ExDark').rename(r / 'Dark'), dict(), r'ExDark: no such folder'),
     'label folder': (lambda r: (r / 'ExDark_Annno').rename(r / 'L'), dict(), r'ExDark_Annno: no such folder'),
     'no images': (
         lambda r: [path.unlink() for path in r.glob('ExDark/*/*')],
         dict(),
-        r'ExDark: expected images, found none',
+        r'ExDark contains no images',
     ),
-    'class list': (lambda r: (r / LIST).unlink(), dict(), r'imageclasslist.txt: no such file; expected "Name'),
-    'empty class list': (lambda r: (r / LIST).write_text(''), dict(), r'imageclasslist.txt: .*found no image'),
+    'class list': (
+        lambda r: (r / LIST).unlink(),
+        dict(),
+        r'imageclasslist.txt: no such file; expected the header "Name',
+    ),
+    'empty class list': (
+        lambda r: (r / LIST).write_text(''),
+        dict(),
+        r'imageclasslist.txt contains no images; expected',
+    ),
     'code': (
         lambda r: append(r / LIST, '\n2015_1.jpg 13 1 1 1'),
         dict(),
-        r'imageclasslist.txt, line 7: expected an image and four codes .*found .2015_1.jpg 13 1 1 1',
+        r'imageclasslist.txt, line 7: a line must be an image and four codes .*got .2015_1.jpg 13 1 1 1',
     ),
-    'too few codes': (lambda r: append(r / LIST, '\n2015_1.jpg 1 1 1'), dict(), r'line 7: expected an image and four'),
-    'no code': (lambda r: append(r / LIST, '\n2015_1.jpg 1 0 1 1'), dict(), r'line 7: expected an image and four'),
+    'too few codes': (
+        lambda r: append(r / LIST, '\n2015_1.jpg 1 1 1'),
+        dict(),
+        r'line 7: a line must be an image and four',
+    ),
+    'no code': (
+        lambda r: append(r / LIST, '\n2015_1.jpg 1 0 1 1'),
+        dict(),
+        r'line 7: a line must be an image and four',
+    ),
     'twice in the class list': (
         lambda r: append(r / LIST, '\n2015_00001.JPG 1 1 1 1'),
         dict(),
@@ -302,10 +327,14 @@ DAMAGE = {
     'not in the class list': (
         lambda r: [(r / LIST).write_text('2015_00001.png 1 1 1 1'), (r / 'l').write_text('2015_00391')],
         dict(ann_file='l'),
-        r'l, line 1: 2015_00391 is not in imageclasslist.txt; class_list=None does without',
+        r'l, line 1: 2015_00391 is not in imageclasslist.txt; set class_list=None',
     ),
-    'list': (lambda r: None, dict(ann_file='none.txt'), r'none.txt: no such file; expected one image a line'),
-    'empty list': (lambda r: (r / 'l').write_text('\n'), dict(ann_file='l'), r'l: expected one image a line'),
+    'list': (lambda r: None, dict(ann_file='none.txt'), r'none.txt: no such file; expected one image per line'),
+    'empty list': (
+        lambda r: (r / 'l').write_text('\n'),
+        dict(ann_file='l'),
+        r'l is empty; expected one image per line',
+    ),
     'unknown image': (
         lambda r: (r / 'l').write_text('2015_00001\nDog/2015_00002'),
         dict(ann_file='l'),
@@ -319,10 +348,10 @@ DAMAGE = {
     'list and subset have nothing in common': (
         lambda r: (r / 'l').write_text('2015_00001'),
         dict(ann_file='l', subset='test'),
-        r'l: no image of subset test',
+        r'l contains no image of subset test',
     ),
-    'subset': (lambda r: None, dict(subset='training'), r"subset='training': expected 'train', 'val' or 'test'"),
-    'no subset': (lambda r: None, dict(subset=()), r"subset=\(\): expected 'train', 'val' or 'test'"),
+    'subset': (lambda r: None, dict(subset='training'), r"subset must be 'train', 'val' or 'test', .* got 'training'"),
+    'no subset': (lambda r: None, dict(subset=()), r"subset must be 'train', 'val' or 'test', .* got \(\)"),
 }
 
 
@@ -336,7 +365,7 @@ def test_broken_folder(root, damage, options, message):
 
 @needs_data
 def test_real_images(tmp_path):
-    """The eight real images in the official tree, and nothing of their boxes cut off."""
+    """Eight real images in the official layout; none of their boxes is clipped."""
     codes = dict(line.split()[:2] for line in (DATA / LIST).read_text().splitlines()[1:])
     images = sorted((DATA / 'images').iterdir())
     for image in images:
@@ -361,7 +390,7 @@ def test_real_images(tmp_path):
 
 @needs_data
 def test_all_official_labels(tmp_path):
-    """Every label file of the release, on stand-ins for its images; the sizes of the official subsets."""
+    """Every label file of the release, with generated images; checks the sizes of the official subsets."""
     with zipfile.ZipFile(DATA / 'annotations_all.zip') as archive:
         archive.extractall(tmp_path)
     labels = tmp_path / 'annotations_all'

@@ -1,4 +1,4 @@
-"""Damaged and missing images in the data sets, as training meets them."""
+"""Damaged and missing images in the data sets during training."""
 
 import warnings
 import zlib
@@ -42,7 +42,7 @@ LAYOUTS = {
 
 @pytest.fixture(params=LAYOUTS)
 def layout(request, tmp_path):
-    """A data set of one image, and the file to damage."""
+    """A data set with one image, and the file that the test damages."""
     options, files = LAYOUTS[request.param]
     for name, content in files.items():
         path = tmp_path / name
@@ -79,7 +79,7 @@ def test_half_an_image(layout, test_mode):
 
 @pytest.mark.parametrize('layout', ['DarkFaceDataset'], indirect=True)
 def test_half_an_image_in_a_worker_process(layout):
-    """The tools print the last line of such an error."""
+    """The tools print the last line of the traceback."""
     config, path = layout
     dataset = build(config)
     halve(path)
@@ -99,7 +99,7 @@ def test_an_image_that_goes_away(layout):
 
 
 def test_too_large_an_image(layout):
-    """Its header says so, and Pillow refuses to open it."""
+    """The header states a size above Pillow's limit, so Pillow does not open the file."""
     config, path = layout
     content = bytearray(path.read_bytes())
     content[16:24] = 2 * (60000).to_bytes(4, 'big')
@@ -126,11 +126,11 @@ NO_BOXES = {'DarkFaceDataset': ('label/1.txt', '0\n'), 'ExDarkDataset': ('ExDark
 def test_no_image_for_training(layout, tmp_path):
     config, _ = layout
     label, text = NO_BOXES[config['type'].removeprefix('ruas_mm.')]
-    with pytest.raises(ValueError, match=r'found none among 1 with at least 1 boxes and 100 pixels on each side\.$'):
+    with pytest.raises(ValueError, match=r'got none among 1 with at least 1 boxes and 100 pixels on each side\.$'):
         build(dict(config, filter_cfg=dict(filter_empty_gt=True, min_size=100)))
     (tmp_path / label).write_text(text)
     with pytest.raises(
-        ValueError, match=rf'^{tmp_path}/.*: expected images that filter_cfg keeps, found none among 1 '
+        ValueError, match=rf'^{tmp_path}/.*: filter_cfg must keep at least one image, got none among 1 '
     ):
         build(dict(config, filter_cfg=dict(filter_empty_gt=True)))
     assert len(build(dict(config, filter_cfg=dict(filter_empty_gt=True), test_mode=True))) == 1

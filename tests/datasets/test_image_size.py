@@ -9,7 +9,7 @@ from ruas_mm.datasets.image_size import ImageHeader, check_image, image_size, re
 
 
 def png_of_size(width, height, header=b'\x08\x00\x00\x00\x00'):
-    """The beginning of a gray PNG, with no pixels."""
+    """The beginning of a gray PNG file, without pixel data."""
     chunks = [(b'IHDR', struct.pack('>II', width, height) + header), (b'IDAT', b'')]
     sealed = [(name + content, len(content)) for name, content in chunks]
     return b'\x89PNG\r\n\x1a\n' + b''.join(
@@ -18,8 +18,8 @@ def png_of_size(width, height, header=b'\x08\x00\x00\x00\x00'):
 
 
 HEADERS = {
-    'empty': (b'', 'no image'),
-    'text': (b'no image', 'no image'),
+    'empty': (b'', 'not an image'),
+    'text': (b'no image', 'not an image'),
     'bomb': (png_of_size(60000, 60000), 'decompression bomb DOS'),
     'short header': (png_of_size(6, 4, b'\x08'), 'IHDR'),
 }

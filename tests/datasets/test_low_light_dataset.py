@@ -1,4 +1,4 @@
-"""Dark images in the layouts of LOL, LOL-v2 and MIT-Adobe FiveK, in any folder, and in disorder."""
+"""Low-light images in the layouts of LOL, LOL-v2 and MIT-Adobe FiveK, in any folder, and in invalid layouts."""
 
 import subprocess
 import sys
@@ -71,14 +71,14 @@ def test_lol_v2(tmp_path):
     prefix = dict(img_path='Test/Low', gt_path='Test/Normal')
     found = infos(build(tmp_path, data_prefix=prefix, name_prefix=('low', 'normal')))
     assert [Path(info['gt_path']).name for info in found] == ['normal00690.png', 'normal00691.png']
-    with pytest.raises(FileNotFoundError, match=r'low00690\.png: its ground truth is missing'):
+    with pytest.raises(FileNotFoundError, match=r'low00690\.png has no ground truth'):
         build(tmp_path, data_prefix=prefix)
-    with pytest.raises(ValueError, match=r"low00690\.png: expected a name that begins with 'dark'"):
+    with pytest.raises(ValueError, match=r"low00690\.png: the file name must begin with 'dark'"):
         build(tmp_path, data_prefix=prefix, name_prefix=('dark', 'normal'))
 
 
 def test_fivek_in_lists_of_the_split_tool(tmp_path):
-    """Another suffix for the ground truth; ground truths of images that are left out do no harm."""
+    """The ground truth may have another suffix; ground truth of images that are not used is ignored."""
     for number in range(6):
         write(tmp_path / f'input/a{number:04}.jpg')
         write(tmp_path / f'expertC/a{number:04}.png')
@@ -96,7 +96,7 @@ def test_fivek_in_lists_of_the_split_tool(tmp_path):
 
 
 def test_any_folder(tmp_path):
-    """Without ground truth: images of any kind in sub-folders, whatever else lies there; a list may name some."""
+    """Images of any format in sub-folders, without ground truth; other files are ignored and a list may select some."""
     for name in ('b.JPG', 'a.png', 'night/2.bmp', 'night/10.png', 'night/10.webp'):
         write(tmp_path / name)
     (tmp_path / 'night/notes.txt').write_text('no image')
@@ -118,22 +118,22 @@ DAMAGE = {
     'empty folder': (
         dict(data_prefix=dict(img_path='empty')),
         lambda root: (root / 'empty').mkdir(),
-        r'empty: expected images, found none',
+        r'empty contains no images',
     ),
     'missing ground truth': (
         {},
         lambda root: (root / 'our485/high/2.png').unlink(),
-        r'low/2\.png: its ground truth is missing, expected .*high/2 ',
+        r'low/2\.png has no ground truth, expected .*high/2 ',
     ),
     'two ground truths': (
         {},
         lambda root: write(root / 'our485/high/2.jpg'),
-        r'low/2\.png: its ground truth could be 2\.\w+ or 2\.\w+ in .*high; keep one',
+        r'low/2\.png: the ground truth may be 2\.\w+ or 2\.\w+ in .*high; keep one',
     ),
     'ground truth of another size': (
         {},
         lambda root: write(root / 'our485/high/2.png', (8, 12)),
-        r'high/2\.png: expected the size of .*low/2\.png, 12×8, found 8×12',
+        r'high/2\.png: the size must be 12×8 as that of .*low/2\.png, got 8×12',
     ),
     'no image': ({}, lambda root: (root / 'our485/low/2.png').write_text('text'), r'low/2\.png: expected an image'),
     'empty file': ({}, lambda root: (root / 'our485/high/2.png').write_bytes(b''), r'high/2\.png: expected an image'),
@@ -141,17 +141,17 @@ DAMAGE = {
     'empty list': (
         dict(ann_file='list.txt'),
         lambda root: (root / 'list.txt').write_text('\n'),
-        r'list\.txt: expected one image a line',
+        r'list\.txt is empty; expected one image per line',
     ),
     'a list that is none': (
         dict(ann_file='our485/low/1.png'),
         None,
-        r'1\.png: expected .* but it is no text in UTF-8',
+        r'1\.png: expected .* but it is not UTF-8 text',
     ),
     'listed but missing': (
         dict(ann_file='list.txt'),
         lambda root: (root / 'list.txt').write_text('1\n3\n'),
-        r"list\.txt, line 2: no image '3' in .*low",
+        r"list\.txt, line 2: there is no image '3' in .*low",
     ),
     'listed twice': (
         dict(ann_file='list.txt'),
@@ -161,7 +161,7 @@ DAMAGE = {
     'ambiguous list': (
         dict(ann_file='list.txt'),
         lambda root: (write(root / 'our485/low/1.jpg'), (root / 'list.txt').write_text('1\n')),
-        r"list\.txt, line 1: '1' could be 1\.\w+ or 1\.\w+ in .*low; add the suffix",
+        r"list\.txt, line 1: '1' may be 1\.\w+ or 1\.\w+ in .*low; add the suffix",
     ),
 }
 
@@ -176,7 +176,7 @@ def test_broken_folder(lol, options, damage, message):
 
 
 def test_turned_photograph(tmp_path):
-    """A camera held upright stores a lying image and a tag; what counts is what is loaded."""
+    """The size of an image with an EXIF orientation is its size after loading."""
     from PIL import Image
 
     tag = Image.Exif()
@@ -191,7 +191,7 @@ def test_turned_photograph(tmp_path):
 
 
 def test_test_pipeline(lol):
-    """The model gets RGB, and the ground truth lies in the order of its results."""
+    """The model receives RGB, and the ground truth has the channel order of its results."""
     dataset = build(lol, data_prefix=PREFIX, pipeline=TEST_PIPELINE, test_mode=True)
     packed = dataset[2]
     sample = packed['data_samples']
@@ -205,7 +205,7 @@ def test_test_pipeline(lol):
 
 
 def test_training_pipeline(lol):
-    """Crops of the size asked for, at different places, some flipped; no ground truth is read."""
+    """Crops have the configured size and different positions, some are flipped, and no ground truth is read."""
     gradient = np.dstack([np.tile(np.arange(12, dtype=np.uint8), (8, 1))] * 3)
     for number in (1, 2, 10):
         cv2.imwrite(str(lol / f'our485/low/{number}.png'), gradient)
@@ -232,5 +232,5 @@ def test_crop_of_a_small_image_and_its_ground_truth():
     assert (results['gt'] == results['img'] + 1000).all()
     assert results['img_shape'] == results['img'].shape[:2] == (4, 6)
     assert crop(dict(img=places[:2, :3]))['img'].shape == (2, 3, 3)
-    with pytest.raises(ValueError, match='crop_size of at least 1'):
+    with pytest.raises(ValueError, match='crop_size of RandomCrop must be at least 1 pixel'):
         TRANSFORMS.build(dict(type='ruas_mm.RandomCrop', crop_size=(0, 4)))

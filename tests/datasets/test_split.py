@@ -1,4 +1,4 @@
-"""A seeded part of any data set."""
+"""A reproducible split of any data set."""
 
 import pytest
 from mmengine.dataset import BaseDataset
@@ -36,9 +36,12 @@ def test_the_seed_decides():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(name='test'), "part 'test'"),
-        (dict(name='weights', fraction=1.0), 'fraction < 1, not 1.0'),
-        (dict(name='weights', length=1, fraction=0.1), "part 'weights' of the data set would be empty"),
+        (dict(name='test'), "part of split_dataset must be .*, got 'test'"),
+        (dict(name='weights', fraction=1.0), r'fraction of split_dataset must be in \(0, 1\), got 1.0'),
+        (
+            dict(name='weights', length=1, fraction=0.1),
+            "part 'weights' of the data set must not be empty, got 1 images",
+        ),
     ],
 )
 def test_mistakes_are_named(options, message):

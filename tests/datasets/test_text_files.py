@@ -49,7 +49,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'none\.txt: no such file; expected some lines\.$'):
         read_lines(str(tmp_path / 'none.txt'), 'some lines')
     (tmp_path / 'binary.txt').write_bytes(b'\xff\xfe1\n')
-    with pytest.raises(ValueError, match=r'binary\.txt: expected some lines, but it is no text in UTF-8\.$'):
+    with pytest.raises(ValueError, match=r'binary\.txt: expected some lines, but it is not UTF-8 text\.$'):
         read_lines(str(tmp_path / 'binary.txt'), 'some lines')
     for name in ('', 'binary.txt/a.txt', 'a' * 300):
         with pytest.raises(ValueError, match=r'expected some lines, but it cannot be read \(.+\)\.$'):

@@ -1,4 +1,4 @@
-"""Every figure against another library than the one that computes it, or against its definition."""
+"""Tests of each metric against a second library or against its definition."""
 
 import math
 import subprocess
@@ -288,15 +288,15 @@ def test_the_authors_weights(folder, cut_off, rounded, tmp_path):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (lambda sample: delattr(sample, 'gt'), r"0\.png: no ground truth, which psnr needs; .*metric='niqe'"),
+        (lambda sample: delattr(sample, 'gt'), r"0\.png has no ground truth, which psnr needs; .*metric='niqe'"),
         (
             lambda sample: setattr(sample, 'gt', sample.gt[:, 1:]),
-            r'0\.png: .*ground truth of shape \(3, 40, 56\), found \(3, 39, 56\)',
+            r'0\.png: the ground truth must have shape \(3, 40, 56\), got \(3, 39, 56\)',
         ),
-        (lambda sample: sample.enhanced.fill_(math.nan), r'0\.png: ImageQuality expected a finite result'),
+        (lambda sample: sample.enhanced.fill_(math.nan), r'0\.png: the result must be finite'),
         (
             lambda sample: [setattr(sample, key, sample.get(key)[:, :6]) for key in ('gt', 'enhanced')],
-            r'0\.png: too small for ssim, 56×6',
+            r'0\.png is too small for ssim, got 56×6',
         ),
     ],
 )
@@ -308,7 +308,7 @@ def test_images_that_cannot_be_measured(change, message):
 
 
 def test_niqe_needs_two_blocks(niqe_module):
-    with pytest.raises(ValueError, match=r'0\.png: too small for niqe, 191×100'):
+    with pytest.raises(ValueError, match=r'0\.png is too small for niqe, got 191×100'):
         measure([make_sample(size=(100, 191))], metric='niqe')
     assert measure([make_sample(size=(100, 192))], metric='niqe')['niqe'] > 0
 
@@ -317,8 +317,8 @@ def test_niqe_needs_two_blocks(niqe_module):
     ('options', 'message'),
     [
         (dict(metric=('psnr', 'mos')), 'psnr, ssim, lpips, niqe.*mos'),
-        (dict(metric=()), 'expected metric among'),
-        (dict(rounding='up'), "rounding='up'.*'nearest' or 'down'"),
+        (dict(metric=()), 'metric of ImageQuality must be among'),
+        (dict(rounding='up'), "rounding of ImageQuality must be 'nearest' or 'down', got 'up'"),
     ],
 )
 def test_wrong_options(options, message):
@@ -334,7 +334,7 @@ def test_missing_package(figure, package, monkeypatch):
         raise ModuleNotFoundError(f'No module named {module!r}')
 
     monkeypatch.setattr(image_quality.importlib, 'import_module', missing)
-    with pytest.raises(ImportError, match=f'{figure} is computed by {package}, .*No module named') as error:
+    with pytest.raises(ImportError, match=f'{figure} needs {package}, .*No module named') as error:
         ImageQuality(metric=figure)
     assert '\n' not in str(error.value)
 
@@ -346,10 +346,10 @@ def test_backbone_that_is_not_there(tmp_path, monkeypatch):
         raise OSError('no route to host')
 
     monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', no_network)
-    with pytest.raises(FileNotFoundError, match=r'no route to host.*put that file at .*alexnet-owt-7be5be79\.pth'):
+    with pytest.raises(FileNotFoundError, match=r'no route to host.*save that file as .*alexnet-owt-7be5be79\.pth'):
         ImageQuality(metric='lpips')
     with pytest.raises(FileNotFoundError, match=r'lpips_backbone none\.pth cannot be read'):
         ImageQuality(metric='lpips', lpips_backbone='none.pth')
     torch.save({'features.0.weight': torch.zeros(1)}, tmp_path / 'other.pth')
-    with pytest.raises(ValueError, match=r"other\.pth: expected torchvision's weights of AlexNet"):
+    with pytest.raises(ValueError, match=r"other\.pth must contain torchvision's weights of AlexNet"):
         ImageQuality(metric='lpips', lpips_backbone=str(tmp_path / 'other.pth'))

@@ -41,7 +41,7 @@ def test_or_of_its_level():
 
 
 def test_unknown_target():
-    with pytest.raises(ValueError, match="no target='sign'; choose 'noise' or 'level'"):
+    with pytest.raises(ValueError, match="must be 'noise' or 'level', got 'sign'"):
         NoiseEstimationLoss(target='sign')
 
 

@@ -309,11 +309,11 @@ def test_nothing_to_store(smoothness):
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="smoothness='tv'.*neighbourhood.*rtv"):
+    with pytest.raises(ValueError, match="must be 'neighbourhood' or 'rtv', got 'tv'"):
         SceneLoss('tv')
-    with pytest.raises(ValueError, match='ambient >= 0, not -0.1'):
+    with pytest.raises(ValueError, match='ambient of SceneLoss must be at least 0, got -0.1'):
         SceneLoss(ambient=-0.1)
-    with pytest.raises(ValueError, match='odd window, not 4'):
+    with pytest.raises(ValueError, match='window of SceneLoss must be a positive odd number, got 4'):
         SceneLoss(window=4)
-    with pytest.raises(ValueError, match="reduction='none'.*mean.*sum"):
+    with pytest.raises(ValueError, match="must be 'mean' or 'sum', got 'none'"):
         RTVLoss(reduction='none')

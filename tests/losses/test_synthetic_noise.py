@@ -82,11 +82,11 @@ def test_images_without_noise():
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        ({'reduction': 0}, 'reduction >= 1, not 0'),
-        ({'strength': 0.0}, 'strength > 0, not 0.0'),
-        ({'power': 0.0}, 'power > 0, not 0.0'),
-        ({'correlation': 1.5}, 'correlation in [0, 1], not 1.5'),
-        ({'noise_free': 1.0}, 'noise_free in [0, 1), not 1.0'),
+        ({'reduction': 0}, 'reduction of SyntheticNoise must be at least 1, got 0'),
+        ({'strength': 0.0}, 'strength of SyntheticNoise must be above 0, got 0.0'),
+        ({'power': 0.0}, 'power of SyntheticNoise must be above 0, got 0.0'),
+        ({'correlation': 1.5}, 'correlation of SyntheticNoise must be in [0, 1], got 1.5'),
+        ({'noise_free': 1.0}, 'noise_free of SyntheticNoise must be in [0, 1), got 1.0'),
     ],
 )
 def test_option_errors(options, words):

@@ -52,6 +52,6 @@ def test_errors(tmp_path):
     make(tmp_path, '0006R0_f00930.png', '0001TP_30.png')
     done = run(tmp_path)
     assert done.returncode == 1
-    assert 'expected at least 3 frames 0001TP_*, found 1 among 2 images' in done.stderr
+    assert 'CamVid must have at least 3 frames 0001TP_*, got 1 among 2 images' in done.stderr
     assert 'Traceback' not in done.stderr
     assert not (tmp_path / 'splits').exists()

@@ -105,13 +105,13 @@ def test_several_patterns(root):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        (['--train', 25, '--test', 6], 'expected at least 31 images (25 train + 6 test), found 30'),
-        (['--train', 0], "expected a number of images of at least 1, found '0'"),
-        (['--train', 'all'], "expected a number of images of at least 1, found 'all'"),
+        (['--train', 25, '--test', 6], 'must have at least 31 images (25 train + 6 test), got 30'),
+        (['--train', 0], "the number of images must be at least 1, got '0'"),
+        (['--train', 'all'], "the number of images must be at least 1, got 'all'"),
         ([], 'expected at least one of --train, --val and --test'),
         (['--train', 1, '--glob', 'images/*'], "no image matches 'images/*'"),
         (['--train', 1, '--glob', 'image/*', '--glob', 'images/*'], "no image matches 'images/*'"),
-        (['--train', 1, '--glob', '/*'], 'expected a pattern relative to'),
+        (['--train', 1, '--glob', '/*'], '--glob must be a pattern relative to'),
     ],
 )
 def test_errors(root, args, message):
@@ -125,7 +125,7 @@ def test_errors(root, args, message):
 def test_errors_of_the_folder(root):
     assert 'no such folder' in run(root / 'none', '--train', 1).stderr
     (root / 'image/1.jpg').touch()
-    assert "would share the id '1'" in run(root, '--train', 1).stderr
+    assert "have the same id '1'" in run(root, '--train', 1).stderr
     (root / 'image/1.jpg').unlink()
     (root / 'file').touch()
     done = run(root, '--train', 1, '--out', root / 'file')

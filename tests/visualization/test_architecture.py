@@ -201,13 +201,13 @@ def test_undecided_slots_are_dashed_and_questioned(figures):
 
 def test_slot_without_edge():
     edges = {slot: edge for slot, edge in EDGES.items() if slot != 'ssd_head.conf_3'}
-    with pytest.raises(ValueError, match=r"slot 'ssd_head.conf_3' is not known"):
+    with pytest.raises(ValueError, match=r"slot 'ssd_head.conf_3' is unknown"):
         architecture_figure(detection(), edges)
 
 
 @pytest.mark.parametrize('edges', [{'x.a': ('p', 'q'), 'x.b': ('q', 'p')}, {'x.a': ('p', 'p'), 'x.b': ('p', 'q')}])
 def test_edges_in_a_circle(edges):
-    with pytest.raises(ValueError, match="'x' run in a circle: p -> (q -> )?p|'x' run in a circle: q -> p -> q"):
+    with pytest.raises(ValueError, match="'x' form a cycle: p -> (q -> )?p|'x' form a cycle: q -> p -> q"):
         architecture_figure(Genotype({'x.a': 'skip', 'x.b': 'skip'}), edges)
 
 

@@ -145,5 +145,5 @@ def test_backends_get_the_strip(request, tmp_path):
 
 
 def test_bad_option(request):
-    with pytest.raises(ValueError, match="boxes_on='both'.*'enhanced' or 'input'"):
+    with pytest.raises(ValueError, match="boxes_on of RUASDetVisualizer must be 'enhanced' or 'input', got 'both'"):
         RUASDetVisualizer(name=request.node.name, boxes_on='both')

@@ -171,5 +171,5 @@ def test_mmseg_s_hook_draws_with_it(request, tmp_path):
 
 
 def test_bad_option(request):
-    with pytest.raises(ValueError, match="labels_on='both'.*'enhanced' or 'input'"):
+    with pytest.raises(ValueError, match="labels_on of RUASSegVisualizer must be 'enhanced' or 'input', got 'both'"):
         RUASSegVisualizer(name=request.node.name, labels_on='both')

@@ -1,7 +1,7 @@
-"""Put the test results of several work directories side by side: ``compare_results.py work_dirs/a work_dirs/b_*``.
+"""Compare the test results of several work directories: ``compare_results.py work_dirs/a work_dirs/b_*``.
 
-Directories whose names differ in a last ``_<number>`` alone (``a_0``, ``a_1``, …) are runs of one thing with several
-seeds: they share a row with the mean and the standard deviation.
+Directories whose names differ only in a final ``_<number>`` (``a_0``, ``a_1``, …) are treated as runs of one experiment
+with several seeds: they share a row with the mean and the standard deviation.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from rich.table import Table
 
 
 def last_result(work_dir: Path) -> dict[str, float]:
-    """Return the figures of the last ``tools/test.py`` in a work directory.
+    """Return the metrics of the last ``tools/test.py`` in a work directory.
 
     Args:
-        work_dir (Path): What ``--work-dir`` was.
+        work_dir (Path): Work directory of the run.
 
     Returns:
-        dict[str, float]: Figures by name.
+        dict[str, float]: Metrics by name.
 
     Raises:
         FileNotFoundError: If there are none.
         ValueError: If the file is damaged or empty.
     """
-    # LoggerHook writes <time>/<time>.json after a test; training's figures are in vis_data.
+    # LoggerHook writes <time>/<time>.json after a test; training metrics are in vis_data.
     results = sorted(path for path in work_dir.glob('*/*.json') if path.stem == path.parent.name)
     if not results:
         raise FileNotFoundError(f'{work_dir} holds no test result; run tools/test.py with --work-dir {work_dir} first.')

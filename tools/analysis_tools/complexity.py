@@ -1,8 +1,8 @@
 """Size, operations and time of an enhancement model, as in Table V: ``complexity.py CONFIG --size 600 400``.
 
-Parameters count all weights. Operations are those that mmengine's analysis counts while the model runs: multiply-adds
-of the convolutions, each as one, as the paper seems to count; of variant A with noise removal, the worst case. Time is
-the median of torch.utils.benchmark over whole runs of one image.
+Parameters count all weights. Operations are counted by mmengine's analysis while the model runs: multiply-adds of the
+convolutions, each counted as one operation, as apparently in the paper; for variant A including noise removal, which is
+the worst case. Time is the median of torch.utils.benchmark over complete runs of one image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ruas_mm.apis.run_tool import add_debug_argument, run_tool
 
 
 class Complexity(NamedTuple):
-    """What a model costs.
+    """Complexity of a model.
 
     Attributes:
         params (int): Number of weights.

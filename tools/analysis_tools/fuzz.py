@@ -1,18 +1,18 @@
-"""Attack everything that reads files from elsewhere, and count what becomes of it.
+"""Fuzz everything that reads files from outside, and count the outcomes.
 
     python tools/analysis_tools/fuzz.py --n 10000
 
-Every case is made from a seed and runs in a process of its own, with a limit on memory and time. A case ends in one of
-two good ways: the input was ``accepted``, or it was ``refused`` with an error that names the file; for a config, with
-one sentence and no traceback. The bad ways are:
+Every case is generated from a seed and runs in a separate process with limited memory and time. There are two correct
+outcomes: the input is ``accepted``, or it is ``refused`` with an error that names the file (for a config, with a
+one-line message and no traceback). The incorrect outcomes are:
 
-* ``traceback``: an error that is not one of the package's own escaped.
-* ``silent loss``: an input was accepted, but the result is not what the file says, or is missing.
+* ``traceback``: an error other than those of this package was raised.
+* ``silent loss``: an input was accepted, but the result does not match the file, or is missing.
 * ``payload``: code from the file was run.
 * ``hang``: the case did not end in time.
 * ``crash``: the process was killed, for example by a segmentation fault.
 
-The exit status is 1 if there was a bad one. ``--keep`` keeps the files of those. A case can be repeated alone:
+The exit status is 1 if there was an incorrect outcome. ``--keep`` keeps the files of these cases. To repeat one case:
 ``--kinds KIND --first NUMBER --n 1`` with the same seed.
 """
 
@@ -42,7 +42,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')  # a pool of threads would not survive the fork
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # thread pools do not work after a fork
 
 import cv2
 import numpy as np

@@ -1,12 +1,12 @@
 """List the frames of CamVid for a test at dusk.
 
-Sequence 0001TP was filmed at dusk, all others by day; CamVid in SegNet's form has it in ``train`` alone:
+Sequence 0001TP was filmed at dusk, all others by day; in SegNet's version of CamVid, it is part of ``train`` only:
 
     python tools/dataset_tools/camvid_dusk.py data/camvid
 
-writes ``data/camvid/splits/dusk.txt``, the last third in time of that sequence, to test with, and ``train.txt``, all
-other frames of ``train``. Give them to ``CamVidDataset`` as ``ann_file``, both with its default folders; ``val`` stays
-as it is. The two lists meet at one moment of the same drive, so the places differ but for those first frames.
+writes ``data/camvid/splits/dusk.txt``, the last third of that sequence in time, for testing, and ``train.txt``, all
+other frames of ``train``. Use both as ``ann_file`` of ``CamVidDataset`` with its default folders; ``val`` is not
+changed. The two lists are adjacent in time, so only the first test frames show the same places as training frames.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def divide(frames: list[str]) -> dict[str, list[str]]:
     """
     sequence = [frame for frame in frames if frame.startswith(SEQUENCE)]
     if len(sequence) < 3:
-        raise ValueError(f'expected at least 3 frames {SEQUENCE}*, found {len(sequence)} among {len(frames)} images.')
+        raise ValueError(
+            f'CamVid must have at least 3 frames {SEQUENCE}*, got {len(sequence)} among {len(frames)} images.'
+        )
     dusk = sequence[len(sequence) * 2 // 3 :]
     return dict(train=[frame for frame in frames if frame not in dusk], dusk=dusk)
 

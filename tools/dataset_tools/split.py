@@ -1,15 +1,15 @@
-r"""Draw random, disjoint lists of images from a folder, the same ones for the same seed.
+r"""Draw random, disjoint lists of images from a folder, reproducibly for a given seed.
 
 The paper's split of DARK FACE, 5000 images to train and 1000 to test:
 
     python tools/dataset_tools/split.py data/darkface --train 5000 --test 1000 --seed 0
 
-writes ``data/darkface/splits/train.txt`` and ``test.txt``, one image id a line. Give them to a data set as
-``ann_file='splits/train.txt'``. Other layouts are found by a pattern. The paper's split of ExDark, 5200 and 1200:
+writes ``data/darkface/splits/train.txt`` and ``test.txt``, one image id per line. Use them in a data set as
+``ann_file='splits/train.txt'``. For other layouts, give a pattern. The paper's split of ExDark, 5200 and 1200:
 
     python tools/dataset_tools/split.py data/exdark --glob 'ExDark/*/*' --train 5200 --test 1200 --seed 0
 
-The paper's split of the night images of ACDC, 400 and 106 out of all that have labels (those in ``test`` have none):
+The paper's split of the night images of ACDC, 400 and 106 of all images with labels (those in ``test`` have none):
 
     python tools/dataset_tools/split.py data/acdc --glob 'rgb_anon/night/train/*/*_rgb_anon.png' \
         --glob 'rgb_anon/night/val/*/*_rgb_anon.png' --train 400 --val 106 --seed 0
@@ -30,30 +30,30 @@ PARTS = ('train', 'val', 'test')
 
 
 def fixed_part(pattern: str) -> Path:
-    """Tell the folders of a pattern before its first wildcard."""
+    """Return the folders of a pattern before its first wildcard."""
     folders = Path(pattern).parts[:-1]
     wild = (number for number, part in enumerate(folders) if any(sign in part for sign in '*?['))
     return Path(*folders[: next(wild, len(folders))])
 
 
 def find_images(folder: Path, patterns: list[str]) -> list[str]:
-    """List the ids of the images that patterns find.
+    """List the ids of the images that match patterns.
 
     Args:
-        folder (Path): Where to look.
-        patterns (list[str]): Globs relative to ``folder``; ``**`` descends.
+        folder (Path): Folder to search.
+        patterns (list[str]): Globs relative to ``folder``; ``**`` includes sub-folders.
 
     Returns:
         list[str]: Paths below the fixed part that all patterns have in common, without suffix, in numerical order.
 
     Raises:
-        ValueError: If the folder does not exist, a pattern finds nothing, or two images share an id.
+        ValueError: If the folder does not exist, a pattern matches nothing, or two images have the same id.
     """
     if not folder.is_dir():
         raise ValueError(f'{folder}: no such folder.')
     for pattern in patterns:
         if Path(pattern).is_absolute():
-            raise ValueError(f'--glob {pattern}: expected a pattern relative to {folder}.')
+            raise ValueError(f'--glob must be a pattern relative to {folder}, got {pattern}.')
     common = folder / os.path.commonpath([fixed_part(pattern) for pattern in patterns])
     found: dict[str, Path] = {}
     for pattern in patterns:
@@ -63,7 +63,7 @@ def find_images(folder: Path, patterns: list[str]) -> list[str]:
         for path in images:
             image_id = path.relative_to(common).with_suffix('').as_posix()
             if found.setdefault(image_id, path) != path:
-                raise ValueError(f'{found[image_id]} and {path} would share the id {image_id!r}; keep one of them.')
+                raise ValueError(f'{found[image_id]} and {path} have the same id {image_id!r}; keep one of them.')
     return sorted(found, key=natural_key)
 
 
@@ -87,7 +87,7 @@ def split(ids: list[str], sizes: dict[str, int], seed: int) -> dict[str, list[st
     wanted = sum(sizes.values())
     if wanted > len(ids):
         parts = ' + '.join(f'{size} {name}' for name, size in sizes.items())
-        raise ValueError(f'expected at least {wanted} images ({parts}), found {len(ids)}.')
+        raise ValueError(f'The folder must have at least {wanted} images ({parts}), got {len(ids)}.')
     drawn = iter(sorted(ids, key=lambda image_id: hashlib.sha256(f'{seed}/{image_id}'.encode()).digest()))
     return {name: sorted((next(drawn) for _ in range(size)), key=natural_key) for name, size in sizes.items()}
 
@@ -95,7 +95,7 @@ def split(ids: list[str], sizes: dict[str, int], seed: int) -> dict[str, list[st
 def size(text: str) -> int:
     """Parse the size of a part, at least one image."""
     if not re.fullmatch('[0-9]+', text) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f'expected a number of images of at least 1, found {text!r}')
+        raise argparse.ArgumentTypeError(f'the number of images must be at least 1, got {text!r}')
     return int(text)
 
 

@@ -1,10 +1,10 @@
-"""Convert a checkpoint of the authors of RUAS into one of this package.
+"""Convert a checkpoint of the authors of RUAS to a checkpoint of this package.
 
     python tools/model_converters/from_official.py lol.pt weights/lol.pth
 
-writes ``weights/lol.pth``, a checkpoint of ``ruas_mm.RUAS``, and beside it ``weights/lol.genotype.json``, the
-architecture. The checkpoint's ``meta['model']`` is the config of the model that it fits weight by weight. Taken are
-both public releases: the journal's (``enhance_net.*``, ``denoise_net.*``, ``estimation.*``; variant A) and the 2021
+writes ``weights/lol.pth``, a checkpoint of ``ruas_mm.RUAS``, and its architecture, ``weights/lol.genotype.json``.
+``meta['model']`` of the checkpoint is the config of the model whose weights it contains. Both public releases are
+supported: the journal's (``enhance_net.*``, ``denoise_net.*``, ``estimation.*``; variant A) and the 2021
 conference's (without ``estimation.*``; variant full). No code from the file is run.
 """
 

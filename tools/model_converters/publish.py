@@ -1,4 +1,4 @@
-"""Make small files of a trained ``ruas_mm.RUAS``, one a variant, which say how they are built."""
+"""Export a trained ``ruas_mm.RUAS`` to small files, one per variant, which contain the config of their model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images with boxes, and which of them serve for training."""
+"""Base class of the detection data sets, which filters the images for training."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from ruas_mm.datasets.file_errors import FileErrors
 
 
 class BoxDataset(FileErrors, BaseDetDataset):
-    """Base of the detection data sets here: what they have in common once the labels are read."""
+    """Base class of the detection data sets of this package."""
 
     def filter_data(self) -> list[dict]:
-        """Drop, for training, images without objects or too small ones, as ``filter_cfg`` says.
+        """Remove images without objects and images that are too small from the training data, following ``filter_cfg``.
 
         Returns:
-            list[dict]: What is left of ``data_list``.
+            list[dict]: The remaining entries of ``data_list``.
 
         Raises:
-            ValueError: If nothing is left.
+            ValueError: If no image remains.
         """
         if self.test_mode or self.filter_cfg is None:
             return self.data_list
@@ -30,7 +30,7 @@ class BoxDataset(FileErrors, BaseDetDataset):
         ]
         if not kept:
             raise ValueError(
-                f'{self.ann_file or self.data_prefix["img_path"]}: expected images that filter_cfg keeps, found none '
+                f'{self.ann_file or self.data_prefix["img_path"]}: filter_cfg must keep at least one image, got none '
                 f'among {len(self.data_list)} with at least {min_objects} boxes and {min_size} pixels on each side.'
             )
         return kept

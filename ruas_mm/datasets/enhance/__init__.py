@@ -1,4 +1,4 @@
-"""Images for low-light enhancement; needs mmcv (mmcv-lite will do), none of the toolboxes."""
+"""Data sets and transforms for low-light enhancement; they need mmcv (mmcv-lite is enough) but no toolbox."""
 
 from ruas_mm.datasets.enhance.load_ground_truth import LoadGroundTruth
 from ruas_mm.datasets.enhance.low_light_dataset import LowLightDataset

@@ -1,4 +1,4 @@
-"""The well lit image of a sample."""
+"""Load the ground truth of an enhancement sample."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from mmcv.transforms import LoadImageFromFile
 
 
 class LoadGroundTruth(LoadImageFromFile):
-    """Load the ground truth as ``LoadImageFromFile`` loads the image, with the same options.
+    """Load the ground truth image; a ``LoadImageFromFile`` with the same arguments.
 
-    Added key: ``gt`` (uint8, H×W×3, BGR), from ``gt_path``; samples without that key stay as they are.
+    Added key: ``gt`` (uint8, H×W×3, BGR), read from ``gt_path``. Samples without ``gt_path`` are left unchanged.
     """
 
     def transform(self, results: dict) -> dict:

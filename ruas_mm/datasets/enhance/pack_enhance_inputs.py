@@ -1,4 +1,4 @@
-"""What a model of low-light enhancement takes."""
+"""Pack a sample into the inputs of an enhancement model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 
 
 class PackEnhanceInputs(BaseTransform):
-    """Turn a sample into tensors.
+    """Convert a sample to tensors.
 
-    Required key: ``img`` (H×W×3, BGR, as mmcv loads it). Result: ``inputs``, the image as tensor of shape (3, H, W),
-    dtype and BGR order kept, for :class:`ruas_mm.RUASDataPreprocessor`; and ``data_samples`` with the meta keys and,
-    if there is ground truth, ``gt``, of shape (3, H, W) and in RGB order as the model's result will be.
+    Required key: ``img`` (H×W×3, BGR, as mmcv loads it). Result: ``inputs``, the image as a tensor of shape (3, H, W)
+    with its dtype and BGR order unchanged, for :class:`ruas_mm.RUASDataPreprocessor`; and ``data_samples`` with the
+    meta keys and, if there is ground truth, ``gt`` of shape (3, H, W) in RGB order, like the output of the model.
 
     Args:
-        meta_keys (Sequence[str]): What else of a sample is kept, as far as it is there.
+        meta_keys (Sequence[str]): Further keys of a sample that are kept as meta information if they exist.
     """
 
     def __init__(self, meta_keys: Sequence[str] = ('img_id', 'img_path', 'gt_path', 'ori_shape')) -> None:

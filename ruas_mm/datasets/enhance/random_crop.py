@@ -1,4 +1,4 @@
-"""A random part of an image."""
+"""Random crop of an image and its ground truth."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from mmcv.transforms import BaseTransform
 
 
 class RandomCrop(BaseTransform):
-    """Crop the image at random, and its ground truth in the same place.
+    """Crop the image at a random position, and its ground truth at the same position.
 
-    Modified keys: ``img`` and, if there is one, ``gt``. Added key: ``img_shape``.
+    Modified keys: ``img`` and, if present, ``gt``. Added key: ``img_shape``.
 
     Args:
-        crop_size (tuple[int, int]): Largest width and height in pixels; smaller images keep their own.
+        crop_size (tuple[int, int]): Maximum width and height in pixels; smaller sides are not cropped.
 
     Raises:
         ValueError: If a side is smaller than 1.
@@ -20,11 +20,11 @@ class RandomCrop(BaseTransform):
 
     def __init__(self, crop_size: tuple[int, int]) -> None:
         if min(crop_size) < 1:
-            raise ValueError(f'RandomCrop needs a crop_size of at least 1 pixel, not {tuple(crop_size)}.')
+            raise ValueError(f'crop_size of RandomCrop must be at least 1 pixel, got {tuple(crop_size)}.')
         self.crop_size = tuple(crop_size)
 
     def transform(self, results: dict) -> dict:
-        """Crop a sample; the place is drawn from numpy's global generator, which mmengine seeds in each worker.
+        """Crop a sample at a position drawn from numpy's global generator, which mmengine seeds in each worker.
 
         Args:
             results (dict): The sample.

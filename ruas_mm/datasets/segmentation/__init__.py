@@ -1,4 +1,4 @@
-"""Segmentation data sets in the dark and a strict loader of label maps, for mmseg."""
+"""Low-light segmentation data sets and a transform that loads and validates label maps, for mmseg."""
 
 from ruas_mm.datasets.segmentation.acdc_night import ACDCNightDataset
 from ruas_mm.datasets.segmentation.camvid import CamVidDataset

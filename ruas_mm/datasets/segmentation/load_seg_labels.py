@@ -1,4 +1,4 @@
-"""Label maps, looked at before they are believed."""
+"""Load and validate label maps."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ _IGNORED = 255
 
 
 class LoadSegLabels(LoadAnnotations):
-    """``mmseg.LoadAnnotations`` that refuses what is no label map of its image.
+    """``mmseg.LoadAnnotations`` that also checks that the file is a valid label map of its image.
 
-    Wrong sizes, colours and unknown ids else end in obscure errors on the GPU, or in none at all. Every sample of a
-    data set must have its label map. An image that comes from no data set, as the inference interfaces of mmseg pass it
-    (a dict with the image or its path alone), passes without labels.
+    Without these checks, wrong sizes, colour images and unknown ids cause obscure errors on the GPU or go unnoticed.
+    Every sample of a data set must have a label map. Images that do not come from a data set, such as those passed by
+    mmseg's inference interfaces (a dict with only the image or its path), are accepted without labels.
 
     Args:
-        num_classes (int, optional): For data sets that do not tell it, mmseg's own among them: 19 for Dark Zurich and
-            Nighttime Driving. Defaults to None: what the data set says, and without that ids are not checked.
-        reduce_zero_label (bool, optional): See ``mmseg.LoadAnnotations``. Defaults to None: what the data set says.
+        num_classes (int, optional): Number of classes, for data sets that do not provide it, such as those of mmseg: 19
+            for Dark Zurich and Nighttime Driving. Defaults to None, which uses the value of the data set; if there is
+            none, the ids are not checked.
+        reduce_zero_label (bool, optional): See ``mmseg.LoadAnnotations``. Defaults to None, which uses the value of the
+            data set.
         backend_args (dict, optional): mmengine file backend; None for local files.
     """
 
@@ -31,7 +33,7 @@ class LoadSegLabels(LoadAnnotations):
         reduce_zero_label: bool | None = None,
         backend_args: dict | None = None,
     ) -> None:
-        # Pillow alone keeps the ids of maps with a palette; others would load its colours.
+        # Only Pillow keeps the ids of label maps with a palette; other backends load the palette's colours.
         super().__init__(reduce_zero_label, backend_args, imdecode_backend='pillow')
         self.num_classes = num_classes
 
@@ -42,48 +44,50 @@ class LoadSegLabels(LoadAnnotations):
             results (dict): The sample.
 
         Returns:
-            dict: The sample with ``gt_seg_map``; as it was if it has no label map and comes from no data set.
+            dict: The sample with ``gt_seg_map``; unchanged if it has no label map and does not come from a data set.
         """
-        # Data sets of mmengine number their samples.
+        # The data sets of mmengine add sample_idx to each sample.
         if 'seg_map_path' not in results and 'sample_idx' not in results:
             return results
         return super().transform(results)
 
     def _load_seg_map(self, results: dict) -> None:
-        """Load ``results['seg_map_path']`` as mmseg does, and check it.
+        """Load ``results['seg_map_path']`` as mmseg does, and validate it.
 
         Args:
-            results (dict): The sample. ``ori_shape`` is the size that its map must have, if the image is loaded.
+            results (dict): The sample. If its image is loaded, the label map must have the size ``ori_shape``.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the sample names no map, or it is not an image of that size with one channel of 8 bits, or
-                holds ids that are neither classes nor ignored; the message names the file and what was expected.
+            FileNotFoundError: If the label map does not exist.
+            ValueError: If the sample has no label map, the file is not an image of this size with one 8-bit channel, or
+                it contains ids that are neither classes nor ignored; the message names the file and what was expected.
         """
         path = results.get('seg_map_path')
         if path is None:
             raise ValueError(
-                f'{results.get("img_path")}: has no label map; set seg_map_path in the data_prefix of its data set, '
-                'or take LoadSegLabels out of the pipeline.'
+                f'{results.get("img_path")} has no label map; set seg_map_path in the data_prefix of its data set, '
+                'or remove LoadSegLabels from the pipeline.'
             )
-        self._check_form(path, results.get('ori_shape'))
+        self._check_format(path, results.get('ori_shape'))
         try:
             super()._load_seg_map(results)
         except Exception:
-            check_image(path, 'a label map', self.backend_args)  # names the damage, if that is the cause
+            check_image(path, 'a label map', self.backend_args)  # raises a clear error if the file is damaged
             raise
         self._check_ids(path, results)
 
-    def _check_form(self, path: str, shape: tuple | None) -> None:
-        """Check size and channels, from the header alone."""
+    def _check_format(self, path: str, shape: tuple | None) -> None:
+        """Check size and channels, reading only the header."""
         mode, height, width, _ = read_header(path, 'a label map', self.backend_args)
         if mode not in ('1', 'L', 'P'):
             raise ValueError(
-                f'{path}: expected one channel of 8 bits with the id of the class in each pixel, found mode {mode}; '
-                'coloured label maps are for the eye only.'
+                f'{path}: a label map must have one 8-bit channel with the class id of each pixel, got mode {mode}; '
+                'colour-coded label maps cannot be used.'
             )
         if shape is not None and (height, width) != tuple(shape[:2]):
-            raise ValueError(f'{path}: expected the size of its image, {shape[1]}×{shape[0]}, found {width}×{height}.')
+            raise ValueError(
+                f'{path}: the size must be {shape[1]}×{shape[0]} as that of the image, got {width}×{height}.'
+            )
 
     def _check_ids(self, path: str, results: dict) -> None:
         num_classes = self.num_classes or results.get('num_classes')
@@ -92,7 +96,7 @@ class LoadSegLabels(LoadAnnotations):
         labels = results['gt_seg_map']
         unknown = labels[(labels >= num_classes) & (labels != _IGNORED)]
         if unknown.size:
-            shift = int(self.reduce_zero_label)  # speak of the ids in the file
+            shift = int(self.reduce_zero_label)  # the message states ids as they are in the file
             last = max([num_classes - 1, *(results.get('label_map') or ())]) + shift
             found = ', '.join(str(label + shift) for label in np.unique(unknown).tolist())
-            raise ValueError(f'{path}: expected ids from 0 to {last}, or {_IGNORED} for ignored, found {found}.')
+            raise ValueError(f'{path}: ids must be from 0 to {last}, or {_IGNORED} to be ignored, got {found}.')

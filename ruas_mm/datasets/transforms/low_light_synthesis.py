@@ -1,4 +1,4 @@
-"""Makes normally lit images dark the Retinex way: less light, unevenly spread, and the sensor's noise on top."""
+"""Synthesise low-light images from normally lit ones with a Retinex model: uneven, weak light and sensor noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 try:
     from mmcv.transforms import BaseTransform
-except ImportError:  # `darken` needs numpy alone, and a pipeline to put the transform into brings mmcv
+except ImportError:  # `darken` needs only numpy; mmcv is installed wherever there is a pipeline for the transform
     BaseTransform = object
 
 Range = tuple[float, float]
@@ -27,31 +27,31 @@ def darken(
     shot_noise: Range = (1e-5, 1e-4),
     read_noise: Range = (5e-5, 4e-4),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Darken an image: y = encode(x·L + n) with x the image in linear light, L an illumination field and n noise.
+    """Darken an image: y = encode(x·L + n), where x is the image in linear light, L an illumination field and n noise.
 
-    L = exposure · (a linear falloff across the image + the light pools of some lamps), at most 1, so that nothing gets
-    brighter. A lamp at height h lights the ground at distance d by h³ / (h² + d²)^(3/2) of what it gives right below.
-    The noise is the Poisson-Gaussian model in its usual normal approximation (Foi et al., "Practical
-    Poissonian-Gaussian noise modeling and fitting for single-image raw-data", IEEE TIP 2008): the standard deviation
-    at x·L is sqrt(shot_noise · x·L + read_noise²), independent in each pixel and channel.
+    L = exposure · (a linear falloff across the image + the light of some lamps), clipped to 1, so that no pixel becomes
+    brighter. Relative to the point right below it, a lamp at height h lights the ground at distance d by
+    h³ / (h² + d²)^(3/2). The noise follows the Poisson-Gaussian model in its normal approximation (Foi et al.,
+    "Practical Poissonian-Gaussian noise modeling and fitting for single-image raw-data", IEEE TIP 2008): the standard
+    deviation at x·L is sqrt(shot_noise · x·L + read_noise²), independent in each pixel and channel.
 
     Args:
-        image (np.ndarray): H×W or H×W×C, sRGB encoded, in [0, 1]; the order of the channels does not matter.
-        rng (np.random.Generator): Where every random number comes from.
+        image (np.ndarray): H×W or H×W×C, sRGB encoded, in [0, 1], with channels in any order.
+        rng (np.random.Generator): Source of all random numbers.
         exposure (tuple[float, float]): Range of the ambient light, as a fraction of the light of ``image``, in (0, 1];
-            drawn uniformly in the logarithm.
-        falloff (tuple[float, float]): Range of the share of the ambient light lost from one side of the image to the
+            sampled log-uniformly.
+        falloff (tuple[float, float]): Range of the fraction of the ambient light lost from one side of the image to the
             other, in [0, 1).
-        lamps (tuple[int, int]): Range of the number of lamps, both ends included.
+        lamps (tuple[int, int]): Range of the number of lamps, inclusive.
         lamp_gain (tuple[float, float]): Range of a lamp's light right below it, as a multiple of the ambient light.
-        lamp_radius (tuple[float, float]): Range of a lamp's height h, as a fraction of the image's diagonal.
+        lamp_radius (tuple[float, float]): Range of a lamp's height h, as a fraction of the image diagonal.
         shot_noise (tuple[float, float]): Range of the variance of the photon noise at white, in squared linear light;
-            1/shot_noise is the number of electrons of a full pixel. Drawn uniformly in the logarithm.
+            1/shot_noise is the full-well capacity of a pixel in electrons. Sampled log-uniformly.
         read_noise (tuple[float, float]): Range of the standard deviation of the read noise, in linear light.
 
     Returns:
         tuple[np.ndarray, np.ndarray]: The dark image (float32, the shape of ``image``, in [0, 1], sRGB encoded) and
-        the illumination field L (float32, H×W, in (0, 1], linear).
+        the illumination field L (float32, H×W, in (0, 1], in linear light).
     """
     height, width = image.shape[:2]
     illumination = _illumination(height, width, rng, exposure, falloff, lamps, lamp_gain, lamp_radius)
@@ -84,7 +84,7 @@ def _illumination(
     lamp_gain: Range,
     lamp_radius: Range,
 ) -> np.ndarray:
-    # In units of the diagonal, so that the field does not depend on the resolution.
+    # Coordinates in units of the diagonal, so that the field does not depend on the resolution.
     diagonal = float(np.hypot(height, width))
     y, x = np.mgrid[:height, :width].astype(np.float32) / diagonal
     bottom, right = height / diagonal, width / diagonal
@@ -104,24 +104,24 @@ def _log_uniform(rng: np.random.Generator, bounds: Range) -> float:
 
 
 class LowLightSynthesis(BaseTransform):
-    """Darken the image of a sample with :func:`darken`; labels stay as they are.
+    """Darken the image of a sample with :func:`darken`, leaving its labels unchanged.
 
-    Required keys: ``img`` (uint8, H×W×3 as mmcv loads it) and, with a seed, ``img_path`` if there is one.
-    Modified key: ``img``. Added key: ``illumination`` (float32, H×W, in (0, 1], linear), the field that was drawn;
-    geometric transforms further down do not touch it.
+    Required keys: ``img`` (uint8, H×W×3 as mmcv loads it) and, with a seed, ``img_path`` if it exists. Modified key:
+    ``img``. Added key: ``illumination`` (float32, H×W, in (0, 1], in linear light), the field that was sampled;
+    geometric transforms later in the pipeline do not change it.
 
     Args:
         exposure (tuple[float, float]): Range of the ambient light, as a fraction of the light of the image, in (0, 1].
-        falloff (tuple[float, float]): Range of the share of the ambient light lost across the image, in [0, 1).
-        lamps (tuple[int, int]): Range of the number of lamps, both ends included, at least 0.
+        falloff (tuple[float, float]): Range of the fraction of the ambient light lost across the image, in [0, 1).
+        lamps (tuple[int, int]): Range of the number of lamps, inclusive, at least 0.
         lamp_gain (tuple[float, float]): Range of a lamp's light, as a multiple of the ambient light, at least 0.
-        lamp_radius (tuple[float, float]): Range of a light pool's radius, as a fraction of the image's diagonal, > 0.
+        lamp_radius (tuple[float, float]): Range of a lamp's height, as a fraction of the image diagonal, > 0.
         shot_noise (tuple[float, float]): Range of the photon noise's variance at white, in squared linear light, > 0.
         read_noise (tuple[float, float]): Range of the read noise's standard deviation, in linear light, at least 0.
-        seed (int, optional): With a seed, at least 0, the result is a function of the seed and of which image it is:
-            its file name (wherever the folder lies), or its content if it came without a path. So validation data is
-            the same in each epoch and run. None draws from numpy's global generator, which mmengine seeds in each
-            worker. Defaults to None.
+        seed (int, optional): Seed, at least 0. With a seed, the result depends only on the seed and on the file name of
+            the image (without its folder), or on its content if it has no path, so that validation data is the same in
+            every epoch and run. With None, numpy's global generator is used, which mmengine seeds in each worker.
+            Defaults to None.
 
     Raises:
         ValueError: If a range is not two ascending numbers within its limits, or the seed is negative.
@@ -149,16 +149,16 @@ class LowLightSynthesis(BaseTransform):
             'read_noise': _check_range('read_noise', read_noise, 0),
         }
         if any(int(count) != count for count in lamps):
-            raise ValueError(f'LowLightSynthesis: lamps must be whole numbers, not {lamps!r}.')
+            raise ValueError(f'lamps of LowLightSynthesis must be integers, got {lamps!r}.')
         if seed is not None and seed < 0:
-            raise ValueError(f'LowLightSynthesis: seed must be at least 0, not {seed}.')
+            raise ValueError(f'seed of LowLightSynthesis must be at least 0, got {seed}.')
         self.seed = seed
 
     def transform(self, results: dict) -> dict:
         """Darken ``results['img']``.
 
         Args:
-            results (dict): The sample, see the class.
+            results (dict): The sample; see the class for its keys.
 
         Returns:
             dict: The same dict with the dark ``img`` and ``illumination``.
@@ -169,7 +169,8 @@ class LowLightSynthesis(BaseTransform):
         image = results['img']
         if image.dtype != np.uint8:
             raise TypeError(
-                f'LowLightSynthesis needs a uint8 image, not {image.dtype}; put it before any conversion to floats.'
+                f'The image of LowLightSynthesis must be uint8, got {image.dtype}; apply it before any conversion to '
+                'floating point.'
             )
         dark, results['illumination'] = darken(image.astype(np.float32) / 255, self._rng(results), **self.ranges)
         results['img'] = np.round(dark * 255).astype(np.uint8)
@@ -195,5 +196,5 @@ def _check_range(name: str, value: Range, low: float, high: float = np.inf) -> R
         valid = False
     if not valid:
         limits = f'from {low:.3g}' + ('' if high == np.inf else f' to {high:.3g}')
-        raise ValueError(f'LowLightSynthesis: {name} must be two ascending numbers {limits}, not {value!r}.')
+        raise ValueError(f'{name} of LowLightSynthesis must be two ascending numbers {limits}, got {value!r}.')
     return (first, last)

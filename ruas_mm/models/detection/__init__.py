@@ -1,6 +1,6 @@
 """Detection with mmdet."""
 
-# mmdet registers it outside its own scope, where configs that name their scopes do not find it.
+# mmdet registers this class in another scope, so configs that write `mmdet.DetTTAModel` cannot find it.
 from mmdet.models import DetTTAModel
 
 from ruas_mm.models.detection.data_preprocessor import RUASDetDataPreprocessor

@@ -13,19 +13,19 @@ from ruas_mm.models.scene_model import SceneModelMixin
 
 
 class RUASSingleStageDetector(SceneModelMixin, SingleStageDetector):
-    """Any single-stage detector of mmdet behind a scene module.
+    """Any single-stage detector of mmdet, preceded by a scene module.
 
     Args:
-        scene_loss (dict, optional): Config of :class:`ruas_mm.SceneLoss`; None trains with the task's loss alone.
+        scene_loss (dict, optional): Config of :class:`ruas_mm.SceneLoss`; None trains with the task loss alone.
         scene_loss_weight (float): The paper's lambda.
         **kwargs (Any): Options of ``mmdet.SingleStageDetector``: backbone, neck, bbox_head, data_preprocessor, …
     """
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
-        """Detect objects; an image's result does not depend on its batch mates.
+        """Detect objects; the result of an image does not depend on the other images of the batch.
 
-        Images of one padded size go through the detector together. In a batch of several sizes, convolutions would
-        carry what they make of a smaller image's padding back into the image.
+        Only images with the same padded size are processed together. Otherwise, the padding of smaller images would
+        influence their features through the convolutions.
 
         Args:
             batch_inputs (Tensor): Images of shape (N, 3, H, W) as the data preprocessor returns them.

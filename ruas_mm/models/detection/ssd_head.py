@@ -1,4 +1,4 @@
-"""SSD's head: mmdet's, fit for testing, and its searchable form."""
+"""The SSD head: mmdet's with a fix for testing, and a searchable version."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from ruas_mm.search import HIGH_LEVEL_SPACE, GenotypeLike, SearchSlots, reset_sc
 
 
 class SSDHead(_SSDHead):
-    """mmdet's SSD head, able to predict.
+    """mmdet's SSD head with a fix for prediction.
 
-    mmdet 3.3.0 asks ``loss_cls`` for custom channels before it predicts, and its SSD head computes the loss without
-    such a module: without the attribute every test step ends in an AttributeError.
+    Before prediction, mmdet 3.3.0 reads the attribute ``loss_cls``, which its SSD head does not have because it
+    computes the loss without such a module. Without this attribute, every test step raises an AttributeError.
     """
 
     loss_cls = None
 
 
 class SearchableSSDHead(SSDHead):
-    """SSD's head whose localisation and confidence layers are slots (paper §5.2, METHOD §5).
+    """SSD head whose localisation and confidence layers are searchable slots (paper §5.2, METHOD §5).
 
-    Slots are ``ssd_head.loc_1`` … for the boxes and ``ssd_head.conf_1`` … for the classes, one a level.
+    The slots are ``ssd_head.loc_1`` … for the boxes and ``ssd_head.conf_1`` … for the classes, one per level.
 
     Args:
         genotype (Genotype | Mapping | str | Path, optional): The derived architecture; None makes it searchable.
-        merged (bool): Whether mixed operations add their kernels; see :class:`ruas_mm.search.MixedOp`.
+        merged (bool): Whether mixed operations merge their kernels; see :class:`ruas_mm.search.MixedOp`.
         normalise (bool): Whether mixed operations normalise their kernels; see :class:`ruas_mm.search.MixedOp`.
-        **kwargs (Any): Options of ``mmdet.SSDHead``: num_classes, in_channels, anchor_generator, … Those of its towers
-            (stacked_convs, use_depthwise, conv_cfg, norm_cfg, act_cfg) are refused: each layer is one slot.
+        **kwargs (Any): Options of ``mmdet.SSDHead``: num_classes, in_channels, anchor_generator, … The options of
+            its towers (stacked_convs, use_depthwise, conv_cfg, norm_cfg, act_cfg) are not supported, because each layer
+            is one slot.
 
     Raises:
-        ValueError: If the genotype does not fit the slots, the levels not the anchor generator, or an option asks for
-            layers that this head does not have.
+        ValueError: If the genotype does not fit the slots, the levels do not fit the anchor generator, or an option
+            requests layers that this head does not have.
     """
 
     def __init__(
@@ -44,8 +45,8 @@ class SearchableSSDHead(SSDHead):
         for option in ('stacked_convs', 'use_depthwise', 'conv_cfg', 'norm_cfg', 'act_cfg'):
             if kwargs.get(option):
                 raise ValueError(
-                    f'SearchableSSDHead has no {option}={kwargs[option]!r}: each of its layers is one slot, a plain '
-                    'convolution; use ruas_mm.SSDHead for towers and SSD-Lite.'
+                    f'{option} of SearchableSSDHead must not be set, got {kwargs[option]!r}: each of its layers is a '
+                    'single searchable convolution; use ruas_mm.SSDHead for towers and SSD-Lite.'
                 )
         # Before mmdet's __init__, which builds the layers.
         self._genotype, self._merged, self._normalise = genotype, merged, normalise
@@ -83,7 +84,7 @@ class SearchableSSDHead(SSDHead):
 
         Returns:
             tuple[list[Tensor], list[Tensor]]: Class scores (N, A * (classes + 1), H, W) and box deltas (N, A * 4, H,
-            W), one a level.
+            W), one per level.
 
         Raises:
             ValueError: If the number of levels is not that of ``in_channels``.

@@ -13,10 +13,10 @@ from ruas_mm.search import HIGH_LEVEL_SPACE, GenotypeLike, SearchSlots, reset_sc
 
 
 class SearchableSSDNeck(BaseModule):
-    """The extra layers of SSD, each convolution of them a slot ``ssd_neck.extra_i`` (paper §5.2, METHOD §5).
+    """The extra layers of SSD, in which each convolution is a slot ``ssd_neck.extra_i`` (paper §5.2, METHOD §5).
 
-    Every added level is two convolutions with ReLU: one that halves the channels, then one with the level's stride.
-    With 1x1 and 3x3 convolutions in turn it is mmdet's ``SSDNeck``.
+    Every added level has two convolutions with ReLU: the first halves the channels, the second has the stride of the
+    level. With alternating 1x1 and 3x3 convolutions, the neck is equivalent to mmdet's ``SSDNeck``.
 
     Args:
         in_channels (Sequence[int]): Channels of the backbone's levels.
@@ -24,15 +24,15 @@ class SearchableSSDNeck(BaseModule):
         level_strides (Sequence[int]): Stride of each added level.
         level_paddings (Sequence[int]): 1 keeps the size of each added level (up to its stride); 0 drops its border of
             one pixel, as an unpadded 3x3 convolution does at the end of SSD300.
-        l2_norm_scales (Sequence[float]): Initial scale of the L2 norm on the first levels of the backbone, one a
+        l2_norm_scales (Sequence[float]): Initial scales of the L2 norms on the first levels of the backbone, one per
             level: (20,) for SSD, (10, 8, 5) for the DARK FACE layout.
         genotype (Genotype | Mapping | str | Path, optional): The derived architecture; None makes it searchable.
-        merged (bool): Whether mixed operations add their kernels; see :class:`ruas_mm.search.MixedOp`.
+        merged (bool): Whether mixed operations merge their kernels; see :class:`ruas_mm.search.MixedOp`.
         normalise (bool): Whether mixed operations normalise their kernels; see :class:`ruas_mm.search.MixedOp`.
         init_cfg (dict, optional): Initialisation; Xavier by default, as in mmdet.
 
     Raises:
-        ValueError: If the lists do not fit each other, or the genotype does not fit the slots.
+        ValueError: If the lengths or values of the lists are inconsistent, or the genotype does not fit the slots.
     """
 
     def __init__(
@@ -57,17 +57,23 @@ class SearchableSSDNeck(BaseModule):
                 f'{len(level_paddings)} entries.'
             )
         if set(level_paddings) - {0, 1}:
-            raise ValueError(f'level_paddings of the neck are 0 or 1, not {level_paddings}.')
+            raise ValueError(f'level_paddings of the neck must be 0 or 1, got {level_paddings}.')
         if any(padding == 0 and stride != 1 for padding, stride in zip(level_paddings, level_strides, strict=True)):
-            raise ValueError(f'A level of the neck with padding 0 needs stride 1, not {level_strides}.')
+            raise ValueError(
+                f'level_strides of the neck must be 1 for levels with padding 0, got {level_strides} for '
+                f'level_paddings {level_paddings}.'
+            )
         if len(l2_norm_scales) > len(in_channels):
-            raise ValueError(f'The neck has {len(l2_norm_scales)} L2 norms for {len(in_channels)} backbone levels.')
+            raise ValueError(
+                f'l2_norm_scales of the neck must have at most {len(in_channels)} entries, one per backbone level, '
+                f'got {len(l2_norm_scales)}.'
+            )
         self.l2_norms = nn.ModuleList(L2Norm(c, s) for c, s in zip(in_channels, l2_norm_scales))  # noqa: B905
         for norm in self.l2_norms:
             nn.init.constant_(norm.weight, norm.scale)
         self.level_paddings = tuple(level_paddings)
         names = [f'extra_{i + 1}' for i in range(2 * added)]
-        # Every second slot ends a level, counted as in the head: those of the backbone come first.
+        # Every second slot ends a level. As in the head, the levels of the backbone are counted first.
         first = len(in_channels)
         nodes = [f'level {first + i // 2 + 1}' if i % 2 else name for i, name in enumerate(names)]
         edges = list(itertools.pairwise([f'level {first}', *nodes]))
@@ -92,9 +98,9 @@ class SearchableSSDNeck(BaseModule):
             inputs (Sequence[Tensor]): Levels of the backbone, each of shape (N, C, H, W), from fine to coarse.
 
         Returns:
-            tuple[Tensor, ...]: All levels, those of the backbone normalised where configured.
+            tuple[Tensor, ...]: All levels; the first levels of the backbone are normalised if configured.
         """
-        outs = [norm(x) for norm, x in zip(self.l2_norms, inputs)]  # noqa: B905 - the rest passes unchanged
+        outs = [norm(x) for norm, x in zip(self.l2_norms, inputs)]  # noqa: B905 - the other levels are unchanged
         outs.extend(inputs[len(outs) :])
         x, probs = inputs[-1], self.slots.probs()
         for level, padding in enumerate(self.level_paddings):

@@ -1,4 +1,4 @@
-"""The VGG backbone of SSD, with the choices that face detectors make."""
+"""The VGG backbone of SSD, with options used by face detectors."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import nn
 
 
 class SSDVGG(_SSDVGG):
-    """mmdet's SSDVGG whose last pooling may halve the resolution and whose convolutions may be frozen.
+    """mmdet's SSDVGG with an option to halve the resolution in the last pooling and an option to freeze the weights.
 
     Args:
         depth (int): Depth of VGG, from {11, 13, 16, 19}.
         pool5_stride (int): Stride of the pooling before fc6: 1 as in SSD (fc7 at stride 16), 2 as in the DARK FACE
             layout (fc7 at stride 32, METHOD §5).
-        frozen (bool): Whether its weights stay as they were loaded; meant for a pre-trained backbone.
+        frozen (bool): Whether to freeze all weights; intended for a pre-trained backbone.
         **kwargs (Any): Options of ``mmdet.SSDVGG``: out_feature_indices, pretrained, …
     """
 

@@ -6,13 +6,13 @@ from ruas_mm.models.data_preprocessor import ScenePreprocessorMixin
 
 
 class RUASSegDataPreprocessor(ScenePreprocessorMixin, SegDataPreProcessor):
-    """Data preprocessor for any mmseg segmentor: the scene module first, then mmseg's own.
+    """Data preprocessor for any mmseg segmentor that runs the scene module before mmseg's own preprocessing.
 
-    It sees whole images: sliding windows are cut from what it has enhanced.
+    It processes whole images; sliding windows are cropped from the enhanced images.
 
     Args:
         scene_module (dict, optional): Config of :class:`ruas_mm.SceneModule`.
         enabled (bool): Whether the scene module runs.
-        brightness_gate (float, optional): Mean luminance in [0, 1] above which an image passes unchanged.
+        brightness_gate (float, optional): Mean luminance in [0, 1] above which an image is left unchanged.
         **kwargs (Any): Options of ``mmseg.SegDataPreProcessor``: mean, std, bgr_to_rgb, size, test_cfg, …
     """

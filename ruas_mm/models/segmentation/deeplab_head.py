@@ -1,4 +1,4 @@
-"""DeepLab's head with searchable feature conversion."""
+"""The DeepLab head with searchable feature conversion."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ruas_mm.search import HIGH_LEVEL_SPACE, GenotypeLike, SearchSlots, reset_sc
 
 
 class SearchableASPP(BaseModule):
-    """Parallel branches on one feature map, the operation of each a slot ``deeplab_head.branch_i``.
+    """Parallel branches on one feature map; the operation of each branch is a slot ``deeplab_head.branch_i``.
 
-    With 1x1 and 3x3 convolutions of dilation 6, 12 and 18 it is DeepLab's atrous spatial pyramid pooling without the
-    image pooling.
+    With a 1x1 convolution and 3x3 convolutions of dilation 6, 12 and 18, this is DeepLab's atrous spatial pyramid
+    pooling without the image pooling.
 
     Args:
         branches (int): Number of branches.
         in_channels (int): Channels of the feature map.
         channels (int): Channels of each branch's output.
-        reduced_channels (int, optional): Channels after a 1x1 convolution before the branches; None leaves it out.
+        reduced_channels (int, optional): Channels after a 1x1 convolution before the branches; None omits it.
         genotype (Genotype | Mapping | str | Path, optional): The derived architecture; None makes it searchable.
-        merged (bool): Whether mixed operations add their kernels; see :class:`ruas_mm.search.MixedOp`.
+        merged (bool): Whether mixed operations merge their kernels; see :class:`ruas_mm.search.MixedOp`.
         normalise (bool): Whether mixed operations normalise their kernels; see :class:`ruas_mm.search.MixedOp`.
         norm_cfg (dict, optional): Normalisation after each convolution.
-        act_cfg (dict): Activation after it.
+        act_cfg (dict): Activation after each normalisation.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class SearchableASPP(BaseModule):
             x (Tensor): Feature map of shape (N, C, H, W).
 
         Returns:
-            list[Tensor]: One map of shape (N, C', H, W) a branch.
+            list[Tensor]: One feature map of shape (N, C', H, W) per branch.
         """
         if self.reduce is not None:
             x = self.reduce(x)
@@ -90,26 +90,27 @@ class SearchableASPP(BaseModule):
 
 
 class SearchableDeepLabHead(DepthwiseSeparableASPPHead):
-    """The head of DeepLabV3+ or DeepLabV3 whose feature-conversion branches are searched (paper §5.3).
+    """The head of DeepLabV3+ or DeepLabV3 with searchable feature-conversion branches (paper §5.3).
 
-    Slots are ``deeplab_head.branch_1`` …, each chosen from the ten high-level operations; the image pooling and the
-    decoder are mmseg's own. A 1x1 convolution first reduces the channels, searched or not: ten candidates a branch on
-    the 2048 channels of a ResNet-50 would have 813 million weights, on 256 they have 51 million.
+    The slots are ``deeplab_head.branch_1`` …, each chosen from the ten high-level operations; the image pooling and the
+    decoder are those of mmseg. A 1x1 convolution first reduces the channels, both during the search and afterwards: ten
+    candidates per branch on the 2048 channels of a ResNet-50 would have 813 million weights, on 256 they have 51
+    million.
 
     Args:
-        branches (int): Number of branches beside the image pooling.
-        reduced_channels (int, optional): Channels that the branches see; None for those of the backbone.
+        branches (int): Number of branches in addition to the image pooling.
+        reduced_channels (int, optional): Input channels of the branches; None keeps those of the backbone.
         genotype (Genotype | Mapping | str | Path, optional): The derived architecture; None makes it searchable.
-        merged (bool): Whether mixed operations add their kernels; see :class:`ruas_mm.search.MixedOp`.
+        merged (bool): Whether mixed operations merge their kernels; see :class:`ruas_mm.search.MixedOp`.
         normalise (bool): Whether mixed operations normalise their kernels; see :class:`ruas_mm.search.MixedOp`.
-        c1_in_channels (int): Channels of the first level, which DeepLabV3+ refines its result with; 0 for DeepLabV3,
-            which has no decoder.
-        c1_channels (int): Channels that the first level is reduced to.
+        c1_in_channels (int): Channels of the first backbone level, which the decoder of DeepLabV3+ uses; 0 for
+            DeepLabV3, which has no decoder.
+        c1_channels (int): Number of channels to which the first level is reduced.
         **kwargs (Any): Options of mmseg's heads: in_channels, channels, num_classes, norm_cfg, … ``dilations`` and
-            ``conv_cfg`` are refused: the genotype says what the branches are.
+            ``conv_cfg`` are not supported, because the genotype defines the branches.
 
     Raises:
-        ValueError: If the genotype does not fit the slots, there is no branch, or an option asks for layers that this
+        ValueError: If the genotype does not fit the slots, there is no branch, or an option requests layers that this
             head does not have.
     """
 
@@ -125,15 +126,15 @@ class SearchableDeepLabHead(DepthwiseSeparableASPPHead):
         **kwargs: Any,
     ) -> None:
         if branches < 1:
-            raise ValueError(f'SearchableDeepLabHead needs at least one branch, not branches={branches}.')
+            raise ValueError(f'branches of SearchableDeepLabHead must be at least 1, got {branches}.')
         for option in ('dilations', 'conv_cfg'):
             if kwargs.get(option) is not None:
                 raise ValueError(
-                    f'SearchableDeepLabHead has no {option}={kwargs[option]!r}: its branches are slots; give their '
-                    'number as branches and what they are as genotype.'
+                    f'{option} of SearchableDeepLabHead must not be set, got {kwargs[option]!r}: its branches are '
+                    'searchable slots; set their number with branches and their operations with genotype.'
                 )
         kwargs.pop('dilations', None)
-        # mmseg's own branches, as small as they can be, give their places to ours.
+        # mmseg's own branches are built with minimal size and then replaced.
         super().__init__(c1_in_channels, c1_channels, dilations=(1,) * branches, **kwargs)
         self.aspp_modules = SearchableASPP(
             branches,
@@ -156,21 +157,22 @@ class SearchableDeepLabHead(DepthwiseSeparableASPPHead):
             inputs (Sequence[Tensor]): Levels of the backbone, each of shape (N, C, H, W), from fine to coarse.
 
         Returns:
-            Tensor: Class scores of shape (N, classes, H, W), in the size of the first level (DeepLabV3+) or of the
-            last (DeepLabV3).
+            Tensor: Class scores of shape (N, classes, H, W), with the size of the first level (DeepLabV3+) or of the
+            last level (DeepLabV3).
 
         Raises:
-            ValueError: In training, if the batch norm of the image pooling has one value a channel to learn from.
+            ValueError: In training with a batch of one image, if the image pooling uses batch norm, which would then
+                have a single value per channel.
         """
-        if self.training and len(inputs[0]) == 1 and any(map(_needs_mates, self.image_pool.modules())):
+        if self.training and len(inputs[0]) == 1 and any(map(_needs_larger_batch, self.image_pool.modules())):
             raise ValueError(
-                "SearchableDeepLabHead was given a batch of one image, of which its image pooling's batch norm cannot "
-                'learn: set batch_size to at least 2 and drop_last=True in the data loader, or another norm_cfg such '
-                "as dict(type='GN', num_groups=16)."
+                'The batch of SearchableDeepLabHead must have at least 2 images because of the batch norm in its image '
+                'pooling, got 1: set batch_size to at least 2 and drop_last=True in the data loader, or use another '
+                "norm_cfg such as dict(type='GN', num_groups=16)."
             )
         return super().forward(inputs)
 
 
-def _needs_mates(module: nn.Module) -> bool:
-    """Whether a layer normalises over the batch of this process alone."""
+def _needs_larger_batch(module: nn.Module) -> bool:
+    """Return whether a layer normalises over the batch of this process only."""
     return isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm) and module.training

@@ -6,10 +6,10 @@ from ruas_mm.models.scene_model import SceneModelMixin
 
 
 class RUASEncoderDecoder(SceneModelMixin, EncoderDecoder):
-    """Any encoder-decoder of mmseg behind a scene module.
+    """Any encoder-decoder of mmseg, preceded by a scene module.
 
     Args:
-        scene_loss (dict, optional): Config of :class:`ruas_mm.SceneLoss`; None trains with the task's loss alone.
+        scene_loss (dict, optional): Config of :class:`ruas_mm.SceneLoss`; None trains with the task loss alone.
         scene_loss_weight (float): The paper's lambda.
         **kwargs (Any): Options of ``mmseg.EncoderDecoder``: backbone, decode_head, auxiliary_head, data_preprocessor, …
     """

@@ -331,7 +331,7 @@ def test_merged_is_the_plain_sum():
         (dict(level_strides=(2, 2)), 'level_strides has 2'),
         (dict(level_paddings=(1, 1, 0)), r'level_paddings\s+3'),
         (dict(level_paddings=(1, 1, 0, 2)), 'level_paddings'),
-        (dict(l2_norm_scales=(1.0, 2.0, 3.0)), '3 L2 norms'),
+        (dict(l2_norm_scales=(1.0, 2.0, 3.0)), 'l2_norm_scales .* got 3'),
         (dict(out_channels=(6, 8, 6, 4)), 'adds 2 levels'),
     ],
 )
@@ -412,7 +412,7 @@ def test_why_the_head_is_derived():
 def test_options_of_the_parent_are_not_ignored(option):
     """Those for which our head has no layers are refused by name; their defaults are taken."""
     ((name, _),) = option.items()
-    with pytest.raises(ValueError, match=f'SearchableSSDHead has no {name}='):
+    with pytest.raises(ValueError, match=f'{name} of SearchableSSDHead must not be set, got '):
         SearchableSSDHead(**HEAD, **option)
     default = inspect.signature(HostHead).parameters[name].default
     assert SearchableSSDHead(**HEAD, genotype='ssd300_plain', **{name: default})

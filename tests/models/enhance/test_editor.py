@@ -115,7 +115,7 @@ except SystemExit:
     pass
 """
     lines = run('-c', code, cwd=tmp_path).splitlines()
-    reason = "needs mmagic, which cannot be used here: ModuleNotFoundError: No module named 'mmagic'"
+    reason = "needs mmagic, which cannot be imported: ModuleNotFoundError: No module named 'mmagic'"
     for name in ('RUASEditor', 'BasicVisualizationHook'):
         assert f'ruas_mm.{name} {reason}' in lines
     assert lines.count(f'ruas_mm.RUASEditor {reason}') == 2

@@ -129,7 +129,7 @@ def test_any_size(size, form):
 def test_number_of_branches():
     names = [f'deeplab_head.branch_{index}' for index in range(1, 7)]
     assert list(derive_genotype(build(branches=6)).slots) == names
-    with pytest.raises(ValueError, match='at least one branch'):
+    with pytest.raises(ValueError, match='branches of SearchableDeepLabHead must be at least 1, got 0'):
         build(branches=0)
 
 
@@ -177,7 +177,7 @@ def test_reduction_is_what_makes_the_search_affordable():
 @pytest.mark.parametrize('option', [dict(dilations=(1, 6, 12, 18)), dict(conv_cfg=dict(type='Conv2d'))])
 def test_options_of_the_parent_are_not_ignored(option):
     ((name, value),) = option.items()
-    with pytest.raises(ValueError, match=f'SearchableDeepLabHead has no {name}='):
+    with pytest.raises(ValueError, match=f'{name} of SearchableDeepLabHead must not be set, got '):
         build(**option)
     assert build(**{name: None})
 
