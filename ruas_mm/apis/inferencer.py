@@ -43,6 +43,8 @@ class RUASInferencer:
         batch_size (int): Images of equal size that run together. It pays on a GPU only.
         tile (int): Side in pixels of the parts that larger images run in. Less takes less memory.
         channel_order (str): ``rgb`` or ``bgr``: that of arrays, in and out. It does not matter to :meth:`save`.
+        resolution (float, optional): 1, 1/2, 1/3, … 1/16: side of the image in which the illumination is found, as a
+            share of the whole image's; by default the checkpoint's. Less is quicker.
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist, or no weights are shipped.
@@ -59,6 +61,7 @@ class RUASInferencer:
         batch_size: int = 1,
         tile: int = 768,
         channel_order: str = 'rgb',
+        resolution: float | None = None,
     ) -> None:
         for option, value in (('batch_size', batch_size), ('tile', tile)):
             if value < 1:
@@ -68,8 +71,8 @@ class RUASInferencer:
         self.batch_size = batch_size
         self.tile = tile
         self.channel_order = channel_order
-        self.model = load_enhancer(checkpoint, variant, stages)
-        self.reach = find_reach(self._everything)
+        self.model = load_enhancer(checkpoint, variant, stages, resolution)
+        self.reach = find_reach(self._everything, self.model.scene_module.factor)
         self.device = device or get_device()
         try:
             if torch.device(self.device).type == 'cpu' and not searchable_slots(self.model):
@@ -228,7 +231,8 @@ class RUASInferencer:
     def _tiles(self, pixels: np.ndarray) -> Iterator[tuple[Tensor, tuple, tuple]]:
         """Yield each tile as the model wants it, its place in the images, and that place in the model's maps."""
         every = slice(None)
-        for tile in split(*pixels.shape[1:3], self.tile, self.reach, self.model.border):
+        grid = self.model.scene_module.factor
+        for tile in split(*pixels.shape[1:3], self.tile, self.reach, self.model.border, grid):
             rows, columns = tile.outer
             part = pixels.take(rows, 1, mode='clip').take(columns, 2, mode='clip')  # the outermost pixels repeated
             y = torch.from_numpy(part.astype(np.float32) / _WHITE[pixels.dtype.name]).to(self.device)

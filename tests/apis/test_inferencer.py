@@ -125,6 +125,32 @@ def test_tiles_give_the_untiled_result(variant, border, size, tmp_path):
         ).any()  # the test sees the removal
 
 
+@pytest.mark.parametrize('size', [(50, 61), (1, 90)])
+@pytest.mark.parametrize(('variant', 'border', 'factor'), [('S', 0, 2), ('A', 5, 3), ('full', 20, 4), ('S', 1, 7)])
+def test_tiles_at_lower_resolutions(variant, border, factor, size, tmp_path):
+    """No tile begins or ends inside a block that is averaged."""
+    model = save_enhancer(tmp_path / 'x.pth', variant=variant, border=border, scene_module=dict(resolution=1 / factor))
+    pixels = 0.3 * image(*size, dtype=np.float32)
+    expected = untiled(model, pixels)
+    for tile in (17, 1000):
+        (result,) = RUASInferencer(tmp_path / 'x.pth', device='cpu', tile=tile)(pixels)
+        for name in ('enhanced', 'illumination'):
+            maps = getattr(expected, name)[0].permute(1, 2, 0)
+            np.testing.assert_allclose(result[name], maps, rtol=1e-4, atol=2e-6)
+
+
+def test_a_chosen_resolution(checkpoint, enhance):
+    pixels = 0.3 * image(31, 42, dtype=np.float32)
+    model = load_enhancer(checkpoint, resolution=0.5)
+    assert model.scene_module.resolution == 0.5
+    (result,) = RUASInferencer(checkpoint, device='cpu', resolution=0.5)(pixels)
+    expected = untiled(model, pixels).enhanced[0].permute(1, 2, 0)
+    np.testing.assert_allclose(result['enhanced'], expected, rtol=1e-4, atol=2e-6)
+    assert np.abs(result['enhanced'] - enhance(pixels)[0]['enhanced']).max() > 1e-3
+    with pytest.raises(ValueError, match='resolution of SceneModule must be'):
+        RUASInferencer(checkpoint, resolution=0.7)
+
+
 def test_searchable_and_odd_windows_in_tiles(tmp_path):
     model = save_enhancer(
         tmp_path / 'x.pth', variant='full', genotype=None, scene_module=dict(window=3, source='illumination')
