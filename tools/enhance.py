@@ -37,6 +37,18 @@ def main() -> None:
         metavar='SHARE',
         help='find the illumination on a smaller image, 0.5, 0.25, … of its side: quicker (default: as trained)',
     )
+    parser.add_argument(
+        '--exposure',
+        type=exposure,
+        metavar='auto|MEAN',
+        help='how bright results become: auto, or their mean brightness, such as 0.45 (default: as it comes out)',
+    )
+    parser.add_argument(
+        '--strength', type=float, metavar='0…1', help='blend with the input: 0 is the input, 1 the result (default)'
+    )
+    parser.add_argument(
+        '--brightness-gate', type=float, metavar='MEAN', help='leave images brighter than this, 0 to 1, as they are'
+    )
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images of equal size to run together')
     parser.add_argument('--tile', type=int, default=768, metavar='SIDE', help='less takes less memory (default: 768)')
@@ -53,6 +65,9 @@ def main() -> None:
         batch_size=args.batch_size,
         tile=args.tile,
         resolution=args.resolution,
+        exposure=args.exposure,
+        strength=args.strength,
+        brightness_gate=args.brightness_gate,
     )
     report = Report()
     try:
@@ -63,6 +78,11 @@ def main() -> None:
     show(report)
     if report.failures:
         sys.exit(1)
+
+
+def exposure(text: str) -> float | str:
+    """Return ``auto`` or a number."""
+    return text if text == 'auto' else float(text)
 
 
 def show(report: Report) -> None:

@@ -143,6 +143,11 @@ def main() -> None:
         sys.exit(f'Error: {args.out} is a folder; name a file to write.')
 
     model = load_enhancer(args.checkpoint, args.variant, args.stages, args.resolution)
+    if model.adjusts:
+        sys.exit(
+            'Error: exposure, strength and brightness_gate of RUAS cannot be part of the graph; '
+            'export a checkpoint without them.'
+        )
     content = export(Exported(model).eval(), args.opset)
     differences = check(content, model)
     report = ', '.join(f'{name} {difference:.1e}' for name, difference in differences.items())

@@ -37,7 +37,7 @@ _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # Characters in the text of a config; the longest of this package have 10 thousand.
 _LONGEST_CONFIG = 2**20
 # What enhances. Losses do not, and a checkpoint should not decide which other classes are built.
-MODEL_OPTIONS = ('genotype', 'epsilon', 'border', *_PARTS)
+MODEL_OPTIONS = ('genotype', 'epsilon', 'border', 'exposure', 'strength', 'brightness_gate', *_PARTS)
 
 
 def shipped_weights(variant: str) -> Path:
@@ -69,6 +69,7 @@ def load_enhancer(
     variant: str | None = None,
     stages: int | None = None,
     resolution: float | None = None,
+    **options: float | str | None,
 ) -> RUAS:
     """Load a model to enhance with.
 
@@ -82,6 +83,8 @@ def load_enhancer(
         stages (int, optional): Number of stages of the scene module to use, the first ones; by default all.
         resolution (float, optional): Resolution of the scene module, see :class:`ruas_mm.SceneModule`; by default the
             checkpoint's.
+        **options (float | str | None): ``exposure``, ``strength`` and ``brightness_gate`` of :class:`ruas_mm.RUAS`;
+            what is None or not given is the checkpoint's.
 
     Returns:
         RUAS: The model, on the CPU, in evaluation mode.
@@ -103,7 +106,8 @@ def load_enhancer(
     variant = variant or held
     if VARIANTS.index(variant) > VARIANTS.index(held):
         raise ValueError(f'Checkpoint {path} is of variant {held!r}, which lacks a part that {variant!r} needs.')
-    model = _build(config, variant, state, path)
+    chosen = {option: value for option, value in options.items() if value is not None}
+    model = _build({**config, **chosen}, variant, state, path)
     _load_state(model, state, path)
     trained = len(model.scene_module.cells)
     if stages is not None and not 1 <= stages <= trained:

@@ -144,8 +144,22 @@ class SceneModule(nn.Module):
         Returns:
             SceneOutput: Features and illuminations of every stage.
         """
+        if self.factor == 1:
+            return self.unroll(y)
+        features, illuminations = self.unroll(shrink(y, self.factor))
+        t = enlarge(illuminations[-1], self.factor, y.shape[-2:]).clamp(self.t_min, 1)
+        return SceneOutput([*features[:-1], (y / t).clamp(0, 1)], [*illuminations[:-1], t])
+
+    def unroll(self, y: Tensor) -> SceneOutput:
+        """Run the stages on every pixel, whatever the resolution.
+
+        Args:
+            y (Tensor): Dark images as in :meth:`forward`.
+
+        Returns:
+            SceneOutput: Features and illuminations of every stage, all of the size of the images.
+        """
         probs = self.slots.probs()
-        image, y = y, shrink(y, self.factor)
         start = self._local_max(y)
         features: list[Tensor] = []
         illuminations: list[Tensor] = []
@@ -156,9 +170,6 @@ class SceneModule(nn.Module):
             u, t = stage(*(features[-1:] + illuminations[-1:]))
             features.append(u)
             illuminations.append(t)
-        if self.factor > 1:
-            t = enlarge(t, self.factor, image.shape[-2:]).clamp(self.t_min, 1)
-            features[-1], illuminations[-1] = (image / t).clamp(0, 1), t
         return SceneOutput(features, illuminations)
 
     def _stage(
