@@ -151,6 +151,43 @@ def test_a_chosen_resolution(checkpoint, enhance):
         RUASInferencer(checkpoint, resolution=0.7)
 
 
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(exposure=0.3),
+        dict(exposure='auto', scene_module=dict(resolution=0.5)),
+        dict(exposure=0.4, strength=0.5),
+        dict(brightness_gate=0.01),
+    ],
+)
+@pytest.mark.parametrize('variant', ['S', 'full', 'A'])
+def test_tiles_have_the_exposure_of_the_image(variant, options, tmp_path):
+    """The checkpoint's options; one level for the whole image."""
+    model = save_enhancer(tmp_path / 'x.pth', variant=variant, border=3, **options)
+    pixels = 0.1 * image(70, 91, dtype=np.float32) ** 3
+    expected = untiled(model, pixels)
+    (result,) = RUASInferencer(tmp_path / 'x.pth', device='cpu', tile=30)(pixels)
+    for name in ('enhanced', 'illumination'):
+        np.testing.assert_allclose(result[name], getattr(expected, name)[0].permute(1, 2, 0), rtol=1e-3, atol=1e-5)
+
+
+def test_chosen_exposure_strength_and_gate(checkpoint, enhance):
+    dark, bright = image() // 8, 200 + image() // 8
+    plain = enhance(dark)[0]['enhanced']
+    half, none, gated, same = (
+        RUASInferencer(checkpoint, device='cpu', **options)
+        for options in (dict(strength=0.5), dict(strength=0), dict(brightness_gate=0.5), dict(exposure=0.2))
+    )
+    assert np.abs(half(dark)[0]['enhanced'] - (plain / 2 + dark / 2)).max() <= 1
+    np.testing.assert_array_equal(none(dark)[0]['enhanced'], dark)
+    np.testing.assert_array_equal(gated(bright)[0]['enhanced'], bright)
+    assert np.abs(gated(dark)[0]['enhanced'].astype(int) - plain).max() <= 1
+    np.testing.assert_array_equal(same(bright)[0]['enhanced'], bright)
+    for options in (dict(exposure=2), dict(strength=-1), dict(brightness_gate='x')):
+        with pytest.raises(ValueError, match=f'{next(iter(options))} of RUAS must be'):
+            RUASInferencer(checkpoint, **options)
+
+
 def test_searchable_and_odd_windows_in_tiles(tmp_path):
     model = save_enhancer(
         tmp_path / 'x.pth', variant='full', genotype=None, scene_module=dict(window=3, source='illumination')

@@ -137,6 +137,8 @@ def test_mistakes(tmp_path):
     one_sentence(run('open.pth', 'x.onnx', cwd=tmp_path), 'still searchable')
     one_sentence(run('a.pth', tmp_path, cwd=tmp_path), tmp_path, 'folder')
     one_sentence(run('a.pth', 'file/x.onnx', cwd=tmp_path), 'file/x.onnx', 'cannot be written')
+    save(tmp_path / 'e.pth', variant='S', exposure='auto')
+    one_sentence(run('e.pth', 'x.onnx', cwd=tmp_path), 'exposure', 'cannot be part of the graph')
     one_sentence(run('a.pth', 'x.onnx', '--resolution', 0.4, cwd=tmp_path), 'resolution', '1/2', '0.4')
     assert not (tmp_path / 'x.onnx').exists()
 
