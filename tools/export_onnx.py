@@ -129,6 +129,9 @@ def main() -> None:
     parser.add_argument('--variant', choices=VARIANTS, help='default: A, or as much as the checkpoint has')
     parser.add_argument('--stages', type=int, metavar='K', help='use the first K stages (default: all)')
     parser.add_argument(
+        '--resolution', type=float, metavar='SHARE', help='of the scene module: 1, 0.5, 0.25, … (default: as trained)'
+    )
+    parser.add_argument(
         '--opset', type=int, choices=range(13, 21), default=17, metavar='13 … 20', help='operators (default: 17)'
     )
     add_debug_argument(parser)
@@ -139,7 +142,12 @@ def main() -> None:
     if args.out.is_dir():
         sys.exit(f'Error: {args.out} is a folder; name a file to write.')
 
-    model = load_enhancer(args.checkpoint, args.variant, args.stages)
+    model = load_enhancer(args.checkpoint, args.variant, args.stages, args.resolution)
+    if model.adjusts:
+        sys.exit(
+            'Error: exposure, strength and brightness_gate of RUAS cannot be part of the graph; '
+            'export a checkpoint without them.'
+        )
     content = export(Exported(model).eval(), args.opset)
     differences = check(content, model)
     report = ', '.join(f'{name} {difference:.1e}' for name, difference in differences.items())

@@ -29,13 +29,15 @@ _CHANNELS = {
 }
 # Options that cost time or memory and that no weight in the file pays for; far beyond what enhances.
 _LARGEST = {'stages': 64, 'cells': 64, 'window': 127, 'border': 1024}
-# Stages times window: about twice as far as the scene module sees, which costs time too.
+# Stages times window times 1 / resolution: about half as far as the scene module sees, which costs time too.
 _FURTHEST = 512
+# A cell sees about as far as this window.
+_CELL = 6
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # Characters in the text of a config; the longest of this package have 10 thousand.
 _LONGEST_CONFIG = 2**20
 # What enhances. Losses do not, and a checkpoint should not decide which other classes are built.
-MODEL_OPTIONS = ('genotype', 'epsilon', 'border', *_PARTS)
+MODEL_OPTIONS = ('genotype', 'epsilon', 'border', 'exposure', 'strength', 'brightness_gate', *_PARTS)
 
 
 def shipped_weights(variant: str) -> Path:
@@ -62,7 +64,13 @@ def shipped_weights(variant: str) -> Path:
     return path
 
 
-def load_enhancer(checkpoint: str | Path | None = None, variant: str | None = None, stages: int | None = None) -> RUAS:
+def load_enhancer(
+    checkpoint: str | Path | None = None,
+    variant: str | None = None,
+    stages: int | None = None,
+    resolution: float | None = None,
+    **options: float | str | None,
+) -> RUAS:
     """Load a model to enhance with.
 
     The model is built as the checkpoint says: in ``meta['model']``, which ``from_official.py`` writes, or in
@@ -73,6 +81,10 @@ def load_enhancer(checkpoint: str | Path | None = None, variant: str | None = No
         variant (str, optional): ``S``, ``full`` or ``A``, as far as the checkpoint has the parts; by default its own,
             and ``A`` of the shipped weights.
         stages (int, optional): Number of stages of the scene module to use, the first ones; by default all.
+        resolution (float, optional): Resolution of the scene module, see :class:`ruas_mm.SceneModule`; by default the
+            checkpoint's.
+        **options (float | str | None): ``exposure``, ``strength`` and ``brightness_gate`` of :class:`ruas_mm.RUAS`;
+            what is None or not given is the checkpoint's.
 
     Returns:
         RUAS: The model, on the CPU, in evaluation mode.
@@ -94,12 +106,15 @@ def load_enhancer(checkpoint: str | Path | None = None, variant: str | None = No
     variant = variant or held
     if VARIANTS.index(variant) > VARIANTS.index(held):
         raise ValueError(f'Checkpoint {path} is of variant {held!r}, which lacks a part that {variant!r} needs.')
-    model = _build(config, variant, state, path)
+    chosen = {option: value for option, value in options.items() if value is not None}
+    model = _build({**config, **chosen}, variant, state, path)
     _load_state(model, state, path)
     trained = len(model.scene_module.cells)
     if stages is not None and not 1 <= stages <= trained:
         raise ValueError(f'Checkpoint {path} has {trained} stages, so stages must be 1 to {trained}, not {stages}.')
     del model.scene_module.cells[stages or trained :]
+    if resolution is not None:
+        model.scene_module.resolution = resolution
     return model.eval()
 
 
@@ -225,9 +240,10 @@ def _check_part(part: str, options: Any, state: dict) -> None:
         if option != 'channels':
             for index in range(value):
                 _find(state, f'{part}.cells.{index}.fuse.weight')
-    window = options.get('window', 1)
-    if isinstance(window, int) and values.get('stages', 1) * window > _FURTHEST:
-        raise ValueError(f'stages times window of its {part} must be at most {_FURTHEST}')
+    window, resolution = options.get('window', 1), options.get('resolution', 1)
+    numbers = isinstance(window, int) and isinstance(resolution, (int, float))
+    if numbers and values.get('stages', 1) * max(window, _CELL) > _FURTHEST * resolution:
+        raise ValueError(f'stages times window / resolution of its {part} must be at most {_FURTHEST}')
     name, channels = _CHANNELS[part], values['channels']
     if part == 'scene_module' and channels != 3:
         raise ValueError(f'channels of its {part} must be 3, as images have, got {show(channels)}')

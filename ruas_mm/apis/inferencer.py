@@ -18,7 +18,9 @@ from ruas_mm.apis.enhancer_checkpoint import load_enhancer
 from ruas_mm.apis.input_files import Failure, find_files, is_folder, read_files, reason_of
 from ruas_mm.apis.pictures import Picture
 from ruas_mm.apis.tiling import find_reach, split
+from ruas_mm.models.enhance.exposure import Level, block_side
 from ruas_mm.modules import fold
+from ruas_mm.modules.resampling import shrink
 from ruas_mm.search import searchable_slots
 
 # dtype -> white.
@@ -43,6 +45,14 @@ class RUASInferencer:
         batch_size (int): Images of equal size that run together. It pays on a GPU only.
         tile (int): Side in pixels of the parts that larger images run in. Less takes less memory.
         channel_order (str): ``rgb`` or ``bgr``: that of arrays, in and out. It does not matter to :meth:`save`.
+        resolution (float, optional): 1, 1/2, 1/3, … 1/16: side of the image in which the illumination is found, as a
+            share of the whole image's; by default the checkpoint's. Less is quicker.
+        exposure (float | str, optional): How bright results become: ``auto``, or their mean luminance in (0, 1); by
+            default as the checkpoint says, the shipped weights: whatever comes out. See :class:`ruas_mm.RUAS`.
+        strength (float, optional): Share in [0, 1] of the enhanced image in the result, the rest being the image; by
+            default as the checkpoint says, mostly 1.
+        brightness_gate (float, optional): Images whose mean luminance in [0, 1] exceeds it stay as they are; by default
+            as the checkpoint says, mostly none.
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist, or no weights are shipped.
@@ -59,6 +69,10 @@ class RUASInferencer:
         batch_size: int = 1,
         tile: int = 768,
         channel_order: str = 'rgb',
+        resolution: float | None = None,
+        exposure: float | str | None = None,
+        strength: float | None = None,
+        brightness_gate: float | None = None,
     ) -> None:
         for option, value in (('batch_size', batch_size), ('tile', tile)):
             if value < 1:
@@ -68,8 +82,16 @@ class RUASInferencer:
         self.batch_size = batch_size
         self.tile = tile
         self.channel_order = channel_order
-        self.model = load_enhancer(checkpoint, variant, stages)
-        self.reach = find_reach(self._everything)
+        self.model = load_enhancer(
+            checkpoint,
+            variant,
+            stages,
+            resolution,
+            exposure=exposure,
+            strength=strength,
+            brightness_gate=brightness_gate,
+        )
+        self.reach = find_reach(self._everything, self.model.scene_module.factor)
         self.device = device or get_device()
         try:
             if torch.device(self.device).type == 'cpu' and not searchable_slots(self.model):
@@ -202,14 +224,16 @@ class RUASInferencer:
         Variant A goes through the tiles twice: only after the first time are the noise scores of whole images known.
         """
         model, pixels = self.model, np.stack(images)
+        level = model.level(self._copy(pixels)) if model.adjusts else None
         enhanced = np.empty_like(pixels)
         light = np.empty_like(pixels) if illumination else None
         noise = np.zeros(len(pixels))
         for y, inner, crop in self._tiles(pixels):
-            u, t = self._scene(y)
-            _put(u[crop] if model.variant != 'full' else self._clean(u)[crop], enhanced[inner])
+            u, t = self._scene(y, level)
+            x = u if model.variant != 'full' else self._clean(u)
+            _put(x[crop] if level is None else level.blend(y[crop], x[crop]), enhanced[inner])
             if light is not None:
-                _put(t[crop], light[inner])
+                _put(t[crop] if level is None else level.weaken(t[crop]), light[inner])
             if model.noise_estimator is not None:
                 theta = model.noise_estimator(u)[crop]
                 noise += theta.abs().sum(dim=(1, 2, 3), dtype=torch.float64).cpu().numpy()
@@ -218,26 +242,40 @@ class RUASInferencer:
         else:
             scores = (noise / (3 * pixels.shape[1] * pixels.shape[2])).tolist()
             noisy = [index for index, score in enumerate(scores) if score > model.epsilon]
+            level = None if level is None else Level(*(values[noisy] for values in level))
             for y, inner, crop in self._tiles(pixels[noisy]) if noisy else ():
-                clean = self._clean(self._scene(y)[0])[crop]
+                x = self._clean(self._scene(y, level)[0])[crop]
+                x = x if level is None else level.blend(y[crop], x)
                 for place, index in enumerate(noisy):
-                    _put(clean[place], enhanced[index][inner[1:]])
+                    _put(x[place], enhanced[index][inner[1:]])
         lights = [None] * len(pixels) if light is None else light
         return [Enhanced(*results) for results in zip(enhanced, lights, scores, strict=True)]
 
     def _tiles(self, pixels: np.ndarray) -> Iterator[tuple[Tensor, tuple, tuple]]:
         """Yield each tile as the model wants it, its place in the images, and that place in the model's maps."""
-        every = slice(None)
-        for tile in split(*pixels.shape[1:3], self.tile, self.reach, self.model.border):
+        every, grid = slice(None), self.model.scene_module.factor
+        for tile in split(*pixels.shape[1:3], self.tile, self.reach, self.model.border, grid):
             rows, columns = tile.outer
             part = pixels.take(rows, 1, mode='clip').take(columns, 2, mode='clip')  # the outermost pixels repeated
-            y = torch.from_numpy(part.astype(np.float32) / _WHITE[pixels.dtype.name]).to(self.device)
-            y = y.unsqueeze(1).expand(-1, 3, -1, -1) if y.ndim == 3 else y.permute(0, 3, 1, 2)
-            yield y.contiguous(), (every, *tile.inner), (every, every, *tile.crop)
+            yield self._to_tensor(part), (every, *tile.inner), (every, every, *tile.crop)
 
-    def _scene(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _copy(self, pixels: np.ndarray) -> Tensor:
+        """Return small copies of images, for the model's level, made from a few rows at a time."""
+        height, width = pixels.shape[1:3]
+        block = block_side(height, width)
+        rows = block * max(1, self.tile**2 // (block * width))
+        parts = [shrink(self._to_tensor(pixels[:, top : top + rows]), block) for top in range(0, height, rows)]
+        return torch.cat(parts, dim=2)
+
+    def _to_tensor(self, pixels: np.ndarray) -> Tensor:
+        """Return pixels (N, H, W), gray, or (N, H, W, 3) as RGB in [0, 1] of shape (N, 3, H, W)."""
+        y = torch.from_numpy(pixels.astype(np.float32) / _WHITE[pixels.dtype.name]).to(self.device)
+        y = y.unsqueeze(1).expand(-1, 3, -1, -1) if y.ndim == 3 else y.permute(0, 3, 1, 2)
+        return y.contiguous()
+
+    def _scene(self, y: Tensor, level: Level | None = None) -> tuple[Tensor, Tensor]:
         """Return the last u and t of images of shape (N, 3, H, W)."""
-        scene = self.model.scene_module(y)
+        scene = self.model.scene_module(y if level is None else level.expose(y))
         return scene.features[-1], scene.illuminations[-1]
 
     def _clean(self, u: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ _COMMAND = 'python tools/enhance.py'  # as it stands in the module's text
 _EXAMPLES = """examples:
   ruas enhance night.jpg bright.jpg               # one file
   ruas enhance photos/ bright/ --compare          # a folder; also writes input and result side by side
+  ruas enhance photos/ bright/ --exposure auto    # as bright as each picture should be; day pictures stay as they are
   ruas enhance video.mp4 bright/ --variant S      # without noise removal, which is faster; videos need PyAV
   ruas enhance photos/ bright/ --checkpoint work_dirs/ruas_a_unpaired/iter_1000.pth"""
 
@@ -52,6 +53,24 @@ def parse_args(argv: Sequence[str] | None = None, prog: str | None = None) -> ar
         help='S: no noise removal, full: always, A: where needed (default: A, or as much as the checkpoint has)',
     )
     parser.add_argument('--stages', type=int, metavar='K', help='use the first K stages (default: all)')
+    parser.add_argument(
+        '--resolution',
+        type=float,
+        metavar='SHARE',
+        help='estimate the illumination on a smaller image, 0.5, 0.25, … of its side: faster (default: as trained)',
+    )
+    parser.add_argument(
+        '--exposure',
+        type=exposure,
+        metavar='auto|MEAN',
+        help='brightness of the results: auto, or their mean, such as 0.45 (default: no adjustment)',
+    )
+    parser.add_argument(
+        '--strength', type=float, metavar='0…1', help='blend with the input: 0 is the input, 1 the result (default)'
+    )
+    parser.add_argument(
+        '--brightness-gate', type=float, metavar='MEAN', help='leave images brighter than this, 0 to 1, as they are'
+    )
     parser.add_argument('--device', help='such as cpu or cuda:0 (default: a GPU if there is one)')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images of equal size to run together')
     parser.add_argument('--tile', type=int, default=768, metavar='SIDE', help='less takes less memory (default: 768)')
@@ -65,7 +84,16 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Run the tool; see the module's text, and :func:`parse_args` for the arguments."""
     args = parse_args(argv, prog)
     inferencer = RUASInferencer(
-        args.checkpoint, args.variant, args.device, args.stages, batch_size=args.batch_size, tile=args.tile
+        args.checkpoint,
+        args.variant,
+        args.device,
+        args.stages,
+        batch_size=args.batch_size,
+        tile=args.tile,
+        resolution=args.resolution,
+        exposure=args.exposure,
+        strength=args.strength,
+        brightness_gate=args.brightness_gate,
     )
     report = Report()
     try:
@@ -76,6 +104,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     show(report)
     if report.failures:
         sys.exit(1)
+
+
+def exposure(text: str) -> float | str:
+    """Return ``auto`` or a number."""
+    return text if text == 'auto' else float(text)
 
 
 def show(report: Report) -> None:

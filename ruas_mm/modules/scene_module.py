@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ruas_mm.modules.distillation_cell import DistillationCell, cell_slots
+from ruas_mm.modules.resampling import enlarge, shrink
 from ruas_mm.search import DrawnCandidate, GenotypeLike
 from ruas_mm.utils.text import show
 
@@ -22,6 +23,9 @@ _OPTIONS = {
     'update': ('direct', 'gradient'),
 }
 
+# Beyond it, too little is left of a photograph to see where its light is.
+_LARGEST_FACTOR = 16
+
 
 class SceneOutput(NamedTuple):
     """What the scene module finds, stage by stage.
@@ -29,6 +33,9 @@ class SceneOutput(NamedTuple):
     Attributes:
         features (list[Tensor]): u^1 … u^K, each of shape (N, C, H, W) in [0, 1]; the last one goes to the task.
         illuminations (list[Tensor]): t^1 … t^K, each of shape (N, C, H, W) in [t_min, 1].
+
+    At a ``resolution`` below 1 the last of both have the size of the image all the same; those of the earlier stages
+    have the reduced size at which they were found.
     """
 
     features: list[Tensor]
@@ -60,6 +67,10 @@ class SceneModule(nn.Module):
             is needed: less memory, more time, the same gradients.
         normalise (bool): Whether the mixed operations of the searchable form normalise their kernels; see
             :class:`ruas_mm.search.MixedOp`.
+        resolution (float): Side of the image that the stages see, as a share of the whole image's: 1, 1/2, 1/3, … or
+            1/16. Below 1 the image is averaged over blocks of pixels first, and the last illumination, enlarged
+            bilinearly, divides the image at its full size: detail stays, since illumination is smooth. Less takes less
+            time and memory.
 
     Raises:
         ValueError: If an option has no such value; the message names it.
@@ -78,6 +89,7 @@ class SceneModule(nn.Module):
         update: str = 'direct',
         with_cp: bool = False,
         normalise: bool = False,
+        resolution: float = 1.0,
     ) -> None:
         super().__init__()
         for option, value in (('warm_start', warm_start), ('source', source), ('update', update)):
@@ -93,6 +105,7 @@ class SceneModule(nn.Module):
             raise ValueError(f't_min of SceneModule must be a number in (0, 1), got {show(t_min)}.')
         if not isinstance(window, Integral) or window < 1 or (window != 2 and window % 2 == 0):
             raise ValueError(f'window of SceneModule must be 2 or an odd integer, got {show(window)}.')
+        self.resolution = resolution
         self.gamma = gamma
         self.t_min = t_min
         self.window = window
@@ -107,6 +120,21 @@ class SceneModule(nn.Module):
         for cell in self.cells:
             cell.start_from(4.0, -2.0) if update == 'direct' else cell.start_from(0.0, 0.0)
 
+    @property
+    def resolution(self) -> float:
+        """Side of the image that the stages see, as a share of the whole image's."""
+        return 1 / self.factor
+
+    @resolution.setter
+    def resolution(self, resolution: float) -> None:
+        in_range = isinstance(resolution, Real) and 1 / _LARGEST_FACTOR <= resolution <= 1
+        factor = round(1 / resolution) if in_range else 0
+        if not in_range or abs(factor * resolution - 1) > 0.015:  # 0.33 will do
+            raise ValueError(
+                f'resolution of SceneModule must be 1, 1/2, 1/3, … or 1/{_LARGEST_FACTOR}, got {show(resolution)}.'
+            )
+        self.factor = factor
+
     def forward(self, y: Tensor) -> SceneOutput:
         """Estimate illumination and scene feature.
 
@@ -115,6 +143,21 @@ class SceneModule(nn.Module):
 
         Returns:
             SceneOutput: Features and illuminations of every stage.
+        """
+        if self.factor == 1:
+            return self.unroll(y)
+        features, illuminations = self.unroll(shrink(y, self.factor))
+        t = enlarge(illuminations[-1], self.factor, y.shape[-2:]).clamp(self.t_min, 1)
+        return SceneOutput([*features[:-1], (y / t).clamp(0, 1)], [*illuminations[:-1], t])
+
+    def unroll(self, y: Tensor) -> SceneOutput:
+        """Run the stages on every pixel, whatever the resolution.
+
+        Args:
+            y (Tensor): Dark images as in :meth:`forward`.
+
+        Returns:
+            SceneOutput: Features and illuminations of every stage, all of the size of the images.
         """
         probs = self.slots.probs()
         start = self._local_max(y)

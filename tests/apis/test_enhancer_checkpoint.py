@@ -46,6 +46,9 @@ HUGE = 10**8
         ({'scene_module': {'window': HUGE + 1}}, 'window must be at most'),
         ({'scene_module': {'window': float('inf')}}, 'window must be at most'),
         ({'scene_module': {'gamma': 'x'}}, "gamma of SceneModule must be a number in [0, 1], got 'x'"),
+        ({'scene_module': {'resolution': 1e-9}}, 'stages times window / resolution'),
+        ({'scene_module': {'resolution': 0.3}}, 'resolution of SceneModule must be 1, 1/2, 1/3, … or 1/16, got 0.3'),
+        ({'scene_module': {'resolution': 'x'}}, "resolution of SceneModule must be 1, 1/2, 1/3, … or 1/16, got 'x'"),
         ({'scene_module': {'wings': 2}}, "unknown option 'wings'"),
         ({'scene_module': {'_scope_': 'os'}}, "unknown option '_scope_'"),
         ({'scene_module': {'type': ['x'] * 9}}, 'must be of type ruas_mm.SceneModule, got a list'),
@@ -82,7 +85,7 @@ def test_names_without_weights_do_not_pay(content, tmp_path):
 
 def test_how_far_a_model_sees_is_bounded(tmp_path):
     save_enhancer(tmp_path / 'bad.pth', variant='S', scene_module=dict(stages=9, window=99))
-    assert 'stages times window of its scene_module must be at most 512' in failure(tmp_path / 'bad.pth')
+    assert 'stages times window / resolution of its scene_module must be at most 512' in failure(tmp_path / 'bad.pth')
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,69 @@ def test_tiles_give_the_untiled_result(variant, border, size, tmp_path):
         ).any()  # the test sees the removal
 
 
+@pytest.mark.parametrize('size', [(50, 61), (1, 90)])
+@pytest.mark.parametrize(('variant', 'border', 'factor'), [('S', 0, 2), ('A', 5, 3), ('full', 20, 4), ('S', 1, 7)])
+def test_tiles_at_lower_resolutions(variant, border, factor, size, tmp_path):
+    """No tile begins or ends inside a block that is averaged."""
+    model = save_enhancer(tmp_path / 'x.pth', variant=variant, border=border, scene_module=dict(resolution=1 / factor))
+    pixels = 0.3 * image(*size, dtype=np.float32)
+    expected = untiled(model, pixels)
+    for tile in (17, 1000):
+        (result,) = RUASInferencer(tmp_path / 'x.pth', device='cpu', tile=tile)(pixels)
+        for name in ('enhanced', 'illumination'):
+            maps = getattr(expected, name)[0].permute(1, 2, 0)
+            np.testing.assert_allclose(result[name], maps, rtol=1e-4, atol=2e-6)
+
+
+def test_a_chosen_resolution(checkpoint, enhance):
+    pixels = 0.3 * image(31, 42, dtype=np.float32)
+    model = load_enhancer(checkpoint, resolution=0.5)
+    assert model.scene_module.resolution == 0.5
+    (result,) = RUASInferencer(checkpoint, device='cpu', resolution=0.5)(pixels)
+    expected = untiled(model, pixels).enhanced[0].permute(1, 2, 0)
+    np.testing.assert_allclose(result['enhanced'], expected, rtol=1e-4, atol=2e-6)
+    assert np.abs(result['enhanced'] - enhance(pixels)[0]['enhanced']).max() > 1e-3
+    with pytest.raises(ValueError, match='resolution of SceneModule must be'):
+        RUASInferencer(checkpoint, resolution=0.7)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(exposure=0.3),
+        dict(exposure='auto', scene_module=dict(resolution=0.5)),
+        dict(exposure=0.4, strength=0.5),
+        dict(brightness_gate=0.01),
+    ],
+)
+@pytest.mark.parametrize('variant', ['S', 'full', 'A'])
+def test_tiles_have_the_exposure_of_the_image(variant, options, tmp_path):
+    """The checkpoint's options; one level for the whole image."""
+    model = save_enhancer(tmp_path / 'x.pth', variant=variant, border=3, **options)
+    pixels = 0.1 * image(70, 91, dtype=np.float32) ** 3
+    expected = untiled(model, pixels)
+    (result,) = RUASInferencer(tmp_path / 'x.pth', device='cpu', tile=30)(pixels)
+    for name in ('enhanced', 'illumination'):
+        np.testing.assert_allclose(result[name], getattr(expected, name)[0].permute(1, 2, 0), rtol=1e-3, atol=1e-5)
+
+
+def test_chosen_exposure_strength_and_gate(checkpoint, enhance):
+    dark, bright = image() // 8, 200 + image() // 8
+    plain = enhance(dark)[0]['enhanced']
+    half, none, gated, same = (
+        RUASInferencer(checkpoint, device='cpu', **options)
+        for options in (dict(strength=0.5), dict(strength=0), dict(brightness_gate=0.5), dict(exposure=0.2))
+    )
+    assert np.abs(half(dark)[0]['enhanced'] - (plain / 2 + dark / 2)).max() <= 1
+    np.testing.assert_array_equal(none(dark)[0]['enhanced'], dark)
+    np.testing.assert_array_equal(gated(bright)[0]['enhanced'], bright)
+    assert np.abs(gated(dark)[0]['enhanced'].astype(int) - plain).max() <= 1
+    np.testing.assert_array_equal(same(bright)[0]['enhanced'], bright)
+    for options in (dict(exposure=2), dict(strength=-1), dict(brightness_gate='x')):
+        with pytest.raises(ValueError, match=f'{next(iter(options))} of RUAS must be'):
+            RUASInferencer(checkpoint, **options)
+
+
 def test_searchable_and_odd_windows_in_tiles(tmp_path):
     model = save_enhancer(
         tmp_path / 'x.pth', variant='full', genotype=None, scene_module=dict(window=3, source='illumination')

@@ -80,6 +80,12 @@ def test_options_of_the_scene_module(warm_start, source, update):
         assert_same(with_weights(SceneModule(t_min=0.1, gamma=0.3, **options)), dark(1, 3, 6, 7), 1e-12)
 
 
+@pytest.mark.parametrize('resolution', [1 / 2, 1 / 3, 1 / 4])
+def test_lower_resolutions(resolution, processor):
+    for size in SIZES:
+        assert_same(with_weights(SceneModule(resolution=resolution)), dark(2, 3, *size), 1e-12)
+
+
 def test_channels():
     for channels in (1, 2, 5, 17):
         assert_same(with_weights(SceneModule(channels=channels)), dark(2, channels, 5, 6), 1e-12)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ruas_mm.modules import SceneModule
+from ruas_mm.modules.resampling import enlarge, shrink
 from ruas_mm.search import SCENE_SPACE, Genotype, MixedOp
 
 CELL = ('distill_1', 'remain_1', 'distill_2', 'remain_2', 'distill_3', 'remain_3', 'last')
@@ -372,6 +373,12 @@ def test_inference_takes_the_same_maximum(window):
         ({'window': 0}, 'window.*0'),
         ({'window': 4}, 'window.*4'),
         ({'window': -3}, 'window.*-3'),
+        ({'resolution': 0}, 'resolution.*1/2, 1/3.*got 0'),
+        ({'resolution': 2}, 'resolution.*got 2'),
+        ({'resolution': 0.4}, 'resolution.*got 0.4'),
+        ({'resolution': 1e-320}, 'resolution.*or 1/16, got 1e-320'),
+        ({'resolution': math.nan}, 'resolution.*got nan'),
+        ({'resolution': '1/2'}, "resolution.*got '1/2'"),
         ({'genotype': {'scene.last': 'skip'}}, r'scene\.distill_1'),
         ({'genotype': 'ssd_plain'}, r'scene\.distill_1'),
         ({'genotype': {**MIXED, 'scene.last': 'conv_7x7'}}, r"scene\.last.*'conv_7x7'"),
@@ -410,9 +417,79 @@ def test_searchable_copy_is_whole():
     assert not torch.equal(twin(y).features[-1], before)
 
 
+@pytest.mark.parametrize('size', [(1, 1), (1, 6), (7, 1), (8, 12), (9, 14)])
+@pytest.mark.parametrize('resolution', [1 / 2, 1 / 3, 0.25, 1 / 16])
+def test_resolution(resolution, size):
+    """The stages see the averaged image, the last illumination divides the image itself."""
+    module, factor = random_module(t_min=0.3, resolution=resolution), round(1 / resolution)
+    full = random_module(t_min=0.3)
+    y = dark(2, 3, *size)
+    small = full(shrink(y, factor))
+    t = enlarge(small.illuminations[-1], factor, size)
+    output = module(y)
+    expected = [*small.features[:2], y / t], [*small.illuminations[:2], t]
+    for ours, theirs in zip(itertools.chain(*output), itertools.chain(*expected), strict=True):
+        torch.testing.assert_close(ours, theirs.clamp(0, 1), rtol=0, atol=1e-14)
+    assert output.illuminations[-1].min() >= 0.3 and output.illuminations[-1].max() <= 1
+
+
+def test_full_resolution_is_the_default():
+    y = dark(2, 3, 7, 6, dtype=torch.float32)
+    outputs = [SceneModule().eval()]
+    outputs.append(copy.deepcopy(outputs[0]))
+    outputs[1].resolution = 1
+    outputs[0], outputs[1] = (itertools.chain(*module(y)) for module in outputs)
+    assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+
+
+def test_resolution_is_a_switch():
+    module = random_module()
+    module.resolution = 0.33
+    assert module.resolution == 1 / 3
+    y = dark(1, 3, 10, 11)
+    other = random_module(resolution=1 / 3)
+    assert torch.equal(module(y).features[-1], other(y).features[-1])
+    with pytest.raises(ValueError, match='resolution'):
+        module.resolution = 0.4
+    assert module.resolution == 1 / 3
+
+
+@pytest.mark.parametrize('genotype', ['ruas_enhance_journal', None])
+def test_gradients_at_a_lower_resolution(genotype):
+    """Of the image and of a weight against finite differences; every weight has one; kept or computed again."""
+    module = random_module(scale=1.0, stages=2, resolution=0.5, genotype=genotype)
+    y = dark(1, 3, 3, 5)
+    weight = module.cells[0].fuse.weight
+    last = lambda y, _: (module(y).features[-1], module(y).illuminations[-1])  # noqa: E731
+    torch.autograd.gradcheck(last, (y.requires_grad_(), weight))
+    twin = copy.deepcopy(module)
+    twin.with_cp = True
+    for ours, expected in zip(
+        values_and_gradients(twin, y.detach()), values_and_gradients(module, y.detach()), strict=True
+    ):
+        for a, b in zip(ours, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    module(y).features[-1].square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in module.cells.parameters())
+
+
+@AMP
+def test_amp_at_a_lower_resolution(device, dtype):
+    """The division is float32's, with illuminations that half precision cannot hold."""
+    module = SceneModule(t_min=1e-8, resolution=0.5).to(device)
+    y = very_dark(module, device)
+    with torch.autocast(device, dtype):
+        output = module(y)
+    u, t = output.features[-1], output.illuminations[-1]
+    assert u.dtype == t.dtype == torch.float32
+    torch.testing.assert_close(t, torch.full_like(t, 1e-8))
+    assert torch.equal(u, (y > 0).float())
+
+
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning', 'ignore::DeprecationWarning')
-def test_trace():
-    module = SceneModule().eval()
+@pytest.mark.parametrize('resolution', [1, 0.25])
+def test_trace(resolution):
+    module = SceneModule(resolution=resolution).eval()
     with torch.no_grad():
         traced = torch.jit.trace(module, torch.rand(1, 3, 6, 5), strict=False)
         y = torch.rand(2, 3, 9, 4)  # another batch and size than the one traced

@@ -13,13 +13,13 @@ TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/benchmark.py'
 
 
 def run(*arguments):
-    command = [TOOL, *arguments, '--size', '24', '16', '--threads', '1', '--min-run-time', '0.01']
+    command = [TOOL, '--size', '24', '16', '--threads', '1', '--min-run-time', '0.01', *arguments]
     return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
     ('benchmark', 'only', 'count'),
-    [('scene', 'training', 3), ('scene', 'derived, folded', 2), ('search', '', 4), ('enhance', 'A, ', 3)],
+    [('scene', 'training', 3), ('scene', 'derived, folded', 2), ('search', '', 4), ('enhance', 'A, ', 6)],
 )
 def test_runs(benchmark, only, count, tmp_path):
     out = tmp_path / 'rows.json'
@@ -37,6 +37,12 @@ def test_unknown_case():
     result = run('enhance', '--only', 'nothing')
     assert result.returncode == 2
     assert 'A, folded' in result.stderr and 'Traceback' not in result.stderr
+
+
+def test_process_time_is_for_one_thread():
+    assert run('enhance', '--only', 'S, folded, 1/4', '--process-time').returncode == 0
+    result = run('enhance', '--process-time', '--device', 'cpu', '--only', 'S', '--threads', '2')
+    assert result.returncode == 2 and '--threads 1' in result.stderr
 
 
 @pytest.mark.parametrize('variant', ['S', 'full', 'A'])

@@ -77,6 +77,20 @@ def test_folder(checkpoint, photos, tmp_path):
     assert len([path for path in (tmp_path / 'out').rglob('*') if path.is_file()]) == 9
 
 
+def test_strength_and_exposure(checkpoint, photos, tmp_path):
+    given = ['--checkpoint', checkpoint, '--variant', 'S', '--device', 'cpu', '--resolution', 0.5]
+    for out, flags in (('none', ['--strength', 0]), ('mean', ['--exposure', 0.3]), ('gate', ['--brightness-gate', 0])):
+        done = run('enhance.py', photos / '1.png', out, *given, *flags, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    dark, none, mean, gate = (
+        np.asarray(Image.open(folder / '1.png'))
+        for folder in (photos, *(tmp_path / n for n in ('none', 'mean', 'gate')))
+    )
+    np.testing.assert_array_equal(none, dark)
+    np.testing.assert_array_equal(gate, dark)
+    assert mean.mean() / 255 == pytest.approx(0.3, abs=0.05)
+
+
 def test_bad_files_are_reported_at_the_end(checkpoint, photos, tmp_path):
     (photos / '2.png').write_text('text')
     (photos / 'notes.txt').write_text('text')
@@ -166,6 +180,7 @@ def test_mistakes(checkpoint, photos, tmp_path):
     one_sentence(run('enhance.py', photos, photos, *given, cwd=tmp_path), photos)
     one_sentence(run('enhance.py', photos, 'out', '--checkpoint', 'nowhere.pth', cwd=tmp_path), 'nowhere.pth')
     one_sentence(run('enhance.py', photos, 'out', *given, '--stages', 4, cwd=tmp_path), 'stages', '1 to 3')
+    one_sentence(run('enhance.py', photos, 'out', *given, '--exposure', 3, cwd=tmp_path), 'exposure', 'got 3.0')
 
 
 @pytest.mark.skipif(not OFFICIAL.is_dir(), reason=f'{OFFICIAL} is not here')

@@ -117,6 +117,18 @@ def test_less_than_the_checkpoint_has(tmp_path):
         np.testing.assert_allclose(illumination, scene.illuminations[0].numpy(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(('trained', 'chosen'), [(1 / 3, None), (1, 0.25)])
+def test_lower_resolutions(tmp_path, trained, chosen):
+    """The checkpoint's, or another one."""
+    model = save(tmp_path / 'v.pth', variant='full', border=5, scene_module=dict(resolution=trained))
+    flags = [] if chosen is None else ['--resolution', chosen]
+    done = run('v.pth', 'v.onnx', '--opset', 13, *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    model.scene_module.resolution = chosen or trained
+    for size in ((1, 1, 1), (3, 1, 6), (2, 23, 40)):
+        assert_same(tmp_path / 'v.onnx', model, images(size[0], 3, *size[1:]))
+
+
 def test_mistakes(tmp_path):
     save(tmp_path / 'a.pth', variant='S')
     save(tmp_path / 'open.pth', variant='S', genotype=None)
@@ -125,6 +137,9 @@ def test_mistakes(tmp_path):
     one_sentence(run('open.pth', 'x.onnx', cwd=tmp_path), 'still searchable')
     one_sentence(run('a.pth', tmp_path, cwd=tmp_path), tmp_path, 'folder')
     one_sentence(run('a.pth', 'file/x.onnx', cwd=tmp_path), 'file/x.onnx', 'cannot be written')
+    save(tmp_path / 'e.pth', variant='S', exposure='auto')
+    one_sentence(run('e.pth', 'x.onnx', cwd=tmp_path), 'exposure', 'cannot be part of the graph')
+    one_sentence(run('a.pth', 'x.onnx', '--resolution', 0.4, cwd=tmp_path), 'resolution', '1/2', '0.4')
     assert not (tmp_path / 'x.onnx').exists()
 
 

@@ -18,6 +18,7 @@ import json
 import multiprocessing
 import os
 import resource
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -111,10 +112,10 @@ def derived_step(form: str, args: argparse.Namespace) -> Callable[[], None]:
     return torch.no_grad()(lambda: module(y))
 
 
-def enhance_step(variant: str, form: str, args: argparse.Namespace) -> Callable[[], None]:
+def enhance_step(variant: str, form: str, options: dict, args: argparse.Namespace) -> Callable[[], None]:
     """Return one inference of an enhancer; the noise of the image is always removed, if the variant can."""
     torch.manual_seed(0)
-    model = RUAS(variant, epsilon=-1.0).to(args.device).eval()
+    model = RUAS(variant, epsilon=-1.0, **options).to(args.device).eval()
     y = torch.rand(1, 3, args.size[1], args.size[0], device=args.device) * 0.2
     if form == 'plain eager':
         return torch.no_grad()(lambda: plain_enhance(model, y))
@@ -197,9 +198,16 @@ CASES: dict[str, dict[str, tuple[str, Callable[[argparse.Namespace], Callable[[]
         ),
     },
     'enhance': {
-        f'{variant}, {form}': (f'{variant}, plain eager', partial(enhance_step, variant, form))
+        f'{variant}, {form}{name}': (f'{variant}, plain eager', partial(enhance_step, variant, form, options))
         for variant in VARIANTS
-        for form in ('plain eager', 'as trained', 'folded')
+        for form, name, options in (
+            ('plain eager', '', {}),
+            ('as trained', '', {}),
+            ('folded', '', {}),
+            ('folded', ', 1/2', {'scene_module': {'resolution': 1 / 2}}),
+            ('folded', ', 1/4', {'scene_module': {'resolution': 1 / 4}}),
+            ('folded', ', auto', {'exposure': 'auto'}),
+        )
     },
 }
 
@@ -241,7 +249,8 @@ def measure(args: argparse.Namespace) -> list[Row]:
         peaks = {case: pool.apply(peak_memory, (case, args)) for case in cases}
     times = {}
     for case, (_, build) in cases.items():
-        timer = Timer('step()', globals={'step': build(args)}, num_threads=args.threads)
+        clock = {'timer': time.process_time} if args.process_time else {}
+        timer = Timer('step()', globals={'step': build(args)}, num_threads=args.threads, **clock)
         times[case] = timer.blocked_autorange(min_run_time=args.min_run_time).median
     return [
         Row(
@@ -264,11 +273,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', nargs=2, type=int, default=[600, 400], metavar=('WIDTH', 'HEIGHT'))
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='CPU threads')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    parser.add_argument(
+        '--process-time', action='store_true', help="the process's own time, for a busy machine: CPU, one thread"
+    )
     parser.add_argument('--min-run-time', type=float, default=2.0, help='seconds spent on each case')
     parser.add_argument('--out', metavar='FILE.json', help='write the rows')
     args = parser.parse_args()
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch finds no CUDA device here')
+    if args.process_time and (args.device == 'cuda' or args.threads != 1):
+        parser.error('--process-time adds up threads and knows no GPU: it goes with --device cpu --threads 1')
     if not chosen_cases(args):
         parser.error(f'--only {args.only}: choose from the cases {"; ".join(CASES[args.benchmark])}')
     return args

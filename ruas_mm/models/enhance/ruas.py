@@ -13,6 +13,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from ruas_mm.models.enhance.exposure import Level, brightness, check_exposure, find_level, small_copy
 from ruas_mm.models.stack_by_size import stack_by_size
 from ruas_mm.registry import MODELS
 from ruas_mm.search import GenotypeLike, Phase
@@ -27,7 +28,8 @@ class Enhancement(NamedTuple):
     Attributes:
         enhanced (Tensor): The result of shape (N, 3, H, W), RGB in [0, 1].
         feature (Tensor): The scene feature u^K, of the same shape and range: the result before noise removal.
-        illumination (Tensor): The illumination t^K, of the same shape, in [t_min, 1].
+        illumination (Tensor): The illumination t^K, of the same shape, in [t_min, 1]; with an exposure or strength what
+            the image was divided by in effect, in (0, 1].
         noise_score (Tensor, optional): How noisy each u^K is, shape (N,); None without a noise estimator.
     """
 
@@ -67,6 +69,12 @@ class RUAS(BaseModel):
         border (int): Pixels by which an image is extended on every side while it is enhanced, its outermost ones
             repeated; training crops are not. Further out the convolutions see zeros, which 0 (authors' release) shows
             as a line along the border. At 20, as far as the default architecture sees, no zero reaches the image.
+        exposure (float | str, optional): How bright results become: ``auto``, or their mean luminance in (0, 1), by a
+            gain on each image or less than the whole effect, see :func:`find_level` of ``exposure.py``. None takes
+            images as they are. It is for inference; training does not know it.
+        strength (float): Share in [0, 1] of the model's result in the result; the rest is the image. For inference.
+        brightness_gate (float, optional): Images whose mean luminance (BT.601 luma of RGB in [0, 1]) exceeds it pass
+            unchanged at inference. None enhances every image.
         data_preprocessor (dict, optional): Config of the data preprocessor; by default
             :class:`ruas_mm.RUASDataPreprocessor` as it is.
         init_cfg (dict, optional): Initialisation, see ``mmengine.model.BaseModule``.
@@ -89,6 +97,9 @@ class RUAS(BaseModel):
         end_to_end: bool = True,
         epsilon: float = 0.035,
         border: int = 0,
+        exposure: float | str | None = None,
+        strength: float = 1.0,
+        brightness_gate: float | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -102,12 +113,20 @@ class RUAS(BaseModel):
             raise ValueError(f'epsilon of RUAS must be a number, got {show(epsilon)}.')
         if not isinstance(border, Integral) or border < 0:
             raise ValueError(f'border of RUAS must be an integer of at least 0, got {show(border)}.')
+        check_exposure(exposure, 'RUAS')
+        if not isinstance(strength, Real) or not 0 <= strength <= 1:
+            raise ValueError(f'strength of RUAS must be a number in [0, 1], got {show(strength)}.')
+        if brightness_gate is not None and (not isinstance(brightness_gate, Real) or isnan(brightness_gate)):
+            raise ValueError(f'brightness_gate of RUAS must be None or a number, got {show(brightness_gate)}.')
         super().__init__(data_preprocessor or {'type': 'ruas_mm.RUASDataPreprocessor'}, init_cfg)
         self.variant = variant
         self.scene_loss_weight = scene_loss_weight
         self.end_to_end = end_to_end
         self.epsilon = epsilon
         self.border = border
+        self.exposure = exposure
+        self.strength = strength
+        self.brightness_gate = brightness_gate
         self.search_phase = Phase.JOINT
         shared = {'genotype': genotype}
         self.scene_module = _build('SceneModule', shared, scene_module)
@@ -161,7 +180,8 @@ class RUAS(BaseModel):
         Returns:
             Enhancement: Results of every image.
         """
-        scene = self.scene_module(self.extend(y))
+        level = self.level(small_copy(y)) if self.adjusts else None
+        scene = self.scene_module(self.extend(y if level is None else level.expose(y)))
         u, t = scene.features[-1], scene.illuminations[-1]
         x, score = u, None
         if self.noise_estimator is not None:
@@ -172,7 +192,33 @@ class RUAS(BaseModel):
                 x[noisy] = self.noise_removal(u[noisy]).clamp(0, 1)
         elif self.noise_removal is not None:
             x = self.noise_removal(u).clamp(0, 1)
-        return Enhancement(self.crop(x), self.crop(u), self.crop(t), score)
+        x, u, t = self.crop(x), self.crop(u), self.crop(t)
+        if level is not None:
+            x, u, t = level.blend(y, x), level.blend(y, u), level.weaken(t)
+        return Enhancement(x, u, t, score)
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether exposure, strength or gate treat images in another way than the model itself does."""
+        return self.exposure is not None or self.strength != 1 or self.brightness_gate is not None
+
+    def level(self, copy: Tensor) -> Level:
+        """Find what exposure, strength and gate do to images.
+
+        Args:
+            copy (Tensor): Small copies of the images, see :func:`small_copy` of ``exposure.py``.
+
+        Returns:
+            Level: Gain and strength of each image; it does not depend on its batch mates.
+        """
+        ones = copy.new_ones(len(copy))
+        level = Level(ones, ones)
+        if self.exposure is not None:
+            level = find_level(lambda y: self.scene_module.unroll(y).features[-1], copy, self.exposure)
+        strength = self.strength * level.strength
+        if self.brightness_gate is not None:
+            strength = torch.where(brightness(copy) > self.brightness_gate, 0, strength)
+        return Level(level.gain, strength)
 
     def extend(self, y: Tensor) -> Tensor:
         """Extend images by ``border`` pixels on every side, their outermost ones repeated.

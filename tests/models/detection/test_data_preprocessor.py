@@ -208,6 +208,23 @@ def test_brightness_is_luminance():
     assert features == [0.5, 1, 0.5]
 
 
+@pytest.mark.parametrize('training', [False, True])
+def test_resolution(seeded, training):
+    """The scene module's option; the maps that travel have the size of the image."""
+    preprocessor = build(brightness_gate=0.05)
+    preprocessor.scene_module.resolution = 0.25
+    other = RUASDetDataPreprocessor(scene_module=dict(resolution=0.25), brightness_gate=0.05)
+    other.load_state_dict(preprocessor.state_dict())
+    batch = make_batch(high=20)
+    ours, theirs = preprocessor(batch, training), other(copy.deepcopy(batch), training)
+    for sample, twin, image in zip(ours['data_samples'], theirs['data_samples'], batch['inputs'], strict=True):
+        y, t = sample.scene.observation, sample.scene.illumination
+        assert t.shape == y.shape == image.shape
+        assert t.max() < 1, 'a test of nothing'
+        torch.testing.assert_close(sample.scene.feature, (y / t).clamp(0, 1))
+        assert torch.equal(twin.scene.illumination, t)
+
+
 @pytest.mark.parametrize('gate', [None, 0.05])
 def test_weights_stay_in_the_graph(seeded, gate):
     """DDP waits for every weight's gradient, also where the gate lets all images of the batch pass."""

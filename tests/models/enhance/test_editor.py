@@ -173,6 +173,16 @@ def test_loses_what_ruas_loses(mmagic, variant, phase, truth):
 
 
 @torch.no_grad()
+def test_exposure_and_strength(mmagic):
+    images = make_images([(12, 16)])
+    plain, same, bright = (
+        build(variant='S', **options).test_step(make_batch(images))[0].output.pred_img
+        for options in ({}, {'strength': 0.0}, {'exposure': 0.6})
+    )
+    torch.testing.assert_close(same, torch.as_tensor(make_batch(images)['inputs'][0]).float())
+    assert not torch.equal(plain, bright)
+
+
 def test_tensor_mode_and_no_samples(mmagic):
     """Samples are not needed; a dict of inputs is what PackInputs gives for more than one key."""
     plain, images = build('RUAS').eval(), make_images(SIZES[:1] * 2)
