@@ -140,7 +140,7 @@ def find_level(enhance: Callable[[Tensor], Tensor], copy: Tensor, exposure: floa
 
 
 def _place(values: Tensor, target: Tensor) -> Tensor:
-    """Return how far along a scale (N, L) a target (N,) is reached: 0 at the first value, 0.5 midway to the next, …
+    """Return how far along a scale (N, L) a target (N,) is reached: 0 at the first value, 0.5 midway to the next one.
 
     Each step adds the share of it that lies below the target. Values that fall again count as the largest before.
     """
