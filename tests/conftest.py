@@ -6,10 +6,18 @@ from pathlib import Path
 # Before torch is imported, here and in the tools that tests start: tiny inputs gain nothing from more threads.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+import signal
+import threading
+
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+# A shell starts background jobs with SIGINT ignored, which the tools under test would inherit: Ctrl-C would do nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item):
