@@ -28,4 +28,13 @@ short_search = dict(
     patience=None,
     optimizer=dict(type='Adam', lr=0.02, betas=(0.5, 0.999), weight_decay=5e-4),
 )
+# For a few hundred steps too, and made to decide: used with normalise=True in neck, head or decode_head (docs/search.md).
+decided_search = dict(
+    short_search,
+    strategy='global',
+    order=1,
+    warmup=0.3,  # the share of the iterations that trains the weights alone
+    temperature=(1.0, 0.1),
+    optimizer=dict(type='Adam', lr='auto', betas=(0.5, 0.999), weight_decay=5e-4),
+)
 find_unused_parameters = True  # several processes: each phase trains a part of the model
