@@ -30,6 +30,7 @@ from rich.markdown import Markdown
 from scipy import stats
 
 import ruas_mm
+from ruas_mm.apis.config_check import read_keys
 from ruas_mm.registry import MODELS
 from ruas_mm.search import Genotype, searchable_slots
 from ruas_mm.utils.fileio import atomic_write
@@ -110,7 +111,7 @@ class Table:
         draw = random.Random(seed)
         return {name: draw.choice(group.candidates) for group in searchable_slots(model) for name in group.names}
 
-    def _build_config(self, row: str, part: str, seed: int) -> Config:
+    def _build_config(self, row: str, part: str, seed: int, fill: bool = True) -> Config:
         """Return the config of a run: that of the table's part with the options of table and row."""
         options: dict[str, Any] = {'randomness.seed': seed}
         source = ''
@@ -118,8 +119,14 @@ class Table:
             source = level.get('config', source)
             options.update(copy.deepcopy(level.get('options', {})))  # merging takes `_delete_` out of them
         config = Config.fromfile(_ROOT / source)
-        config.merge_from_dict(self._fill(options))
+        config.merge_from_dict(self._fill(options) if fill else options)
         return config
+
+    def _digest(self, row: str, part: str, seed: int, slots: dict[str, str] | None) -> str:
+        """Return a hash of all that a result depends on but the place of the data."""
+        config = self._build_config(row, part, seed, fill=False).to_dict()
+        read = {key: value for key, value in config.items() if key in read_keys()}
+        return hashlib.sha256(json.dumps([read, slots], sort_keys=True, default=str).encode()).hexdigest()
 
     def _fill(self, value: Any) -> Any:
         """Put the data sets in the place of their names."""
@@ -132,7 +139,7 @@ class Table:
     def _once(self, row: str, name: str, part: str, seed: int, slots: dict[str, str] | None) -> Result | None:
         """Return the result of a run, now or from an earlier one; None where another process has it in hand."""
         config = self._build_config(row, part, seed)
-        digest = hashlib.sha256(json.dumps([config.to_dict(), slots], sort_keys=True, default=str).encode()).hexdigest()
+        digest = self._digest(row, part, seed, slots)
         work_dir = self.out / row / name
         work_dir.mkdir(parents=True, exist_ok=True)
         with _locked(work_dir / '.lock') as mine:
