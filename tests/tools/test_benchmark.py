@@ -19,7 +19,7 @@ def run(*arguments):
 
 @pytest.mark.parametrize(
     ('benchmark', 'only', 'count'),
-    [('scene', 'training', 3), ('scene', 'derived, folded', 2), ('search', '', 4), ('enhance', 'A, folded, ', 3)],
+    [('scene', 'training', 3), ('scene', 'derived, folded', 2), ('search', '', 4), ('enhance', 'A, folded, 1/4', 2)],
 )
 def test_runs(benchmark, only, count, tmp_path):
     out = tmp_path / 'rows.json'
