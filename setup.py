@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent
 # What is imported without asking whether it is there; mmengine brings the second line anyway.
 REQUIRED = [
     *('mmengine>=0.10', 'numpy>=1.23', 'pillow>=11', 'torch>=2.1'),
-    *('matplotlib>=3.6', 'opencv-python>=4.5', 'rich>=12.3'),
+    *('matplotlib>=3.6', 'opencv-python>=4.5', 'rich>=12.3', 'scipy>=1.8'),
 ]
 TRAINING = ['tensorboard>=2.12']
 HOST = ['numpy<2', 'setuptools<81', *TRAINING]  # numpy 2 breaks mmcv 2.1; mmengine 0.10.7 needs pkg_resources

@@ -257,7 +257,7 @@ def test_batches_of_equal_sizes_change_nothing(checkpoint, enhance):
     together = RUASInferencer(checkpoint, device='cpu', batch_size=2)
     calls = []
     scene = together._scene
-    together._scene = lambda y: calls.append(len(y)) or scene(y)
+    together._scene = lambda y, *more: calls.append(len(y)) or scene(y, *more)
     results = together(images)
     assert max(calls) == 2
     for pixels, result in zip(images, results, strict=True):
@@ -572,10 +572,10 @@ def test_too_little_memory_stops_nothing(checkpoint, tmp_path):
     enhance = RUASInferencer(checkpoint, device='cpu')
     scene = enhance._scene
 
-    def small_gpu(y):
+    def small_gpu(y, *more):
         if y.shape[-1] > 10:
             raise torch.cuda.OutOfMemoryError('CUDA out of memory.')
-        return scene(y)
+        return scene(y, *more)
 
     enhance._scene = small_gpu
     saved(tmp_path / 'a.png', image(8, 20))

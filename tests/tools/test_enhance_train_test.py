@@ -158,7 +158,7 @@ def test_images_without_ground_truth(data, trained, tmp_path):
     done = run(
         'test.py', CONFIG, trained[0], '--work-dir', tmp_path, *without, 'test_evaluator.metric=niqe', cwd=tmp_path
     )
-    one_sentence(done, 'niqe is computed by mmagic', "No module named 'mmagic'")
+    one_sentence(done, 'niqe needs mmagic', "No module named 'mmagic'")
 
 
 def test_searched_trained_tested(data, tmp_path):

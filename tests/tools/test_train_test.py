@@ -401,7 +401,7 @@ def test_label_file_with_a_wrong_count(data, tmp_path):
     label = broken / 'train' / 'label' / '1.txt'
     label.write_text('7\n' + label.read_text().partition('\n')[2])
     done = run('train.py', CONFIG, '--work-dir', tmp_path / 'work', *options(broken), cwd=tmp_path)
-    one_sentence(done, label, 'line 1', 'expected 7 boxes')
+    one_sentence(done, label, 'line 1', 'must be 7', 'got 5')
 
 
 def test_data_that_is_not_there(tmp_path):

@@ -15,6 +15,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -148,6 +149,12 @@ class Table:
             result = self._read(row, name)
             if result is not None and result.digest == digest:
                 return result
+            kept = work_dir / 'digest.txt'
+            if not kept.is_file() or kept.read_text() != digest:  # what is there belongs to another config
+                for path in work_dir.iterdir():
+                    if path.name != '.lock':
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                kept.write_text(digest)
             return self._execute(row, name, part, config, slots, digest)
 
     def _execute(
