@@ -318,7 +318,7 @@ def _expected(path: str, key: str, value: Any) -> str:
     if path in ('train_cfg', '') and key in ('max_epochs', 'max_iters', 'val_interval') and value is not None:
         return '' if whole and value >= 1 else 'a whole number of at least 1'
     if path.endswith('optimizer') and key in ('lr', 'weight_decay') and value is not None:
-        if key == 'lr' and value == 'auto' and path.startswith('custom_hooks.'):
+        if key == 'lr' and value == 'auto' and not path.startswith('optim_wrapper'):
             return ''  # of CooperativeSearchHook
         return '' if number and math.isfinite(value) and value >= 0 else 'a number of at least 0'
     if path == 'default_hooks.logger' and key == 'interval':
