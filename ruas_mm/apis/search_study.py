@@ -139,8 +139,7 @@ class SearchStudy:
 
     def write_genotype(self, name: str, slots: Mapping[str, str]) -> str:
         """Write an architecture for the trainings, and return its path."""
-        content = {'format': 'ruas_mm.genotype', 'version': 1, 'slots': dict(slots)}
-        return str(self.write(f'genotypes/{name}.json', json.dumps(content, indent=2) + '\n'))
+        return str(self.write(f'genotypes/{name}.json', Genotype(dict(slots)).to_json()))
 
     def part(
         self,

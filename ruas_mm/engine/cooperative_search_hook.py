@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -19,7 +18,7 @@ from ruas_mm.engine.architect import Architect, SearchError, require_finite
 from ruas_mm.engine.architecture_cost import ArchitectureCost
 from ruas_mm.engine.metric_selection import MetricSelection
 from ruas_mm.engine.model_check import check_model
-from ruas_mm.engine.objective import set_phase
+from ruas_mm.engine.objective import set_phase, unwrapped
 from ruas_mm.engine.phase_schedule import SCENE_WEIGHTS, STRATEGIES, PhaseSchedule
 from ruas_mm.engine.random_search import RandomSearch
 from ruas_mm.engine.random_state import get_random_state, set_random_state
@@ -208,7 +207,7 @@ class CooperativeSearchHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check the model, build the architect, and restore the state of the run to resume."""
         self._stopwatch.before_train(runner)
-        self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self.model = unwrapped(runner)
         check_model(runner, self.schedule.strategy, self._relaxation)
         if self._selection:
             self._selection.check(runner)

@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
+from ruas_mm.engine.objective import unwrapped
 from ruas_mm.utils.text import shorten
 
 # Names that one message shows of each kind.
@@ -38,7 +38,7 @@ class LoadedWeightsHook(Hook):
             ValueError: If no weight of the checkpoint fits the model.
         """
         path = runner._load_from or 'to resume from'
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner)
         state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
         if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
             raise ValueError(f'Checkpoint {path} holds no weights: it has no "state_dict" of names and tensors.')

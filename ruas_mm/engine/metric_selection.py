@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_reduce_params, broadcast_object_list, is_main_process
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ruas_mm.engine.objective import set_phase, undisturbed
+from ruas_mm.engine.objective import set_phase, undisturbed, unwrapped
 from ruas_mm.engine.random_state import seed_all
 from ruas_mm.engine.validation_stream import ValidationStream
-from ruas_mm.search import Genotype, Phase, SearchSlots, searchable_slots
+from ruas_mm.search import Genotype, Phase, SearchSlots, searchable_slots, slot_edges
 from ruas_mm.utils.fileio import atomic_write
 
 # Architecture parameter of the candidates that are not chosen: their softmax is exactly 0 up to a temperature of 10.
@@ -112,7 +112,7 @@ class SupernetEvaluator:
     def __init__(self, runner: Runner, train_loader: Any, batches: int = 10, metric: str | None = None) -> None:
         self.metric = metric
         self._runner = runner
-        self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self.model = unwrapped(runner)
         stream = ValidationStream(train_loader, runner.seed)
         self._batches = [next(stream) for _ in range(batches)]
 
@@ -429,7 +429,7 @@ class MetricSelection:
                 'evaluations': len(result.evaluations),
                 'changed': changed,
             }
-            self._write(path, slots, result, summary, time.monotonic() - began)
+            self._write(path, evaluator.model, result, summary, time.monotonic() - began)
             changes = ', '.join(f'{slot} {old} → {new}' for slot, (old, new) in changed.items()) or 'no slot'
             runner.logger.info(
                 f'Selection by {evaluator.metric} in the supernet, {len(result.evaluations)} evaluations: '
@@ -440,7 +440,7 @@ class MetricSelection:
     def _write(
         self,
         path: Path,
-        slots: Sequence[SearchSlots],
+        model: BaseModel,
         result: Descent,
         summary: dict[str, Any],
         seconds: float,
@@ -460,8 +460,7 @@ class MetricSelection:
             origin={**genotype.origin, 'selection': _finite(summary)},
         )
         genotype.save(path)
-        edges = {name: edge for group in slots for name, edge in zip(group.names, group.edges, strict=True)}
-        draw_architecture(genotype, edges, path.with_name('architecture.png'))
+        draw_architecture(genotype, slot_edges(model), path.with_name('architecture.png'))
 
 
 def _finite(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from ruas_mm.engine.objective import unwrapped
 from ruas_mm.search import searchable_slots
 
 
@@ -19,7 +20,7 @@ def check_model(runner: Runner, strategy: str, relaxation: str = 'softmax') -> N
     Raises:
         ValueError: If the model has no searchable slots, or the strategy needs phases that it does not have.
     """
-    searched = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    searched = unwrapped(runner)
     model = type(searched).__name__
     if not searchable_slots(searched):
         raise ValueError(f'{model} has no searchable slots: build its scene module, neck or head with genotype=None.')

@@ -7,11 +7,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.runner import Runner
 from torch import Tensor
 
 from ruas_mm.engine.random_state import get_random_state, preserved_random_state, set_random_state
 from ruas_mm.search import Phase
+
+
+def unwrapped(runner: Runner) -> BaseModel:
+    """Return the model of a run without the wrapper that several processes put around it.
+
+    Args:
+        runner (Runner): The run.
+    """
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def set_phase(model: BaseModel, phase: Phase) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 from ruas_mm.engine.nested_run import common_seed, find_hooks, nested_config, nested_run, read_together
+from ruas_mm.engine.objective import unwrapped
 from ruas_mm.engine.stopwatch_hook import StopwatchHook
 from ruas_mm.search import Genotype, derive_genotype, searchable_slots, set_genotype, slot_edges
 from ruas_mm.utils.fileio import atomic_write
@@ -63,7 +64,7 @@ class RandomSearch:
                 'val_dataloader, val_evaluator and val_cfg.'
             )
         self._runner = runner
-        self._model = _unwrapped(runner)
+        self._model = unwrapped(runner)
         self._count = samples
         self._metric = metric
         self._hook = hook
@@ -126,7 +127,7 @@ class RandomSearch:
             Genotype(slots, origin={'strategy': 'random', 'seed': self._seed}).save(folder / 'genotype.json')
         stopwatch, last = StopwatchHook(), _LastMetrics()
         with nested_run(runner, config) as nested:
-            left = searchable_slots(_unwrapped(nested))
+            left = searchable_slots(unwrapped(nested))
             if left:
                 raise ValueError(
                     f'The config of the model has no key "genotype" for {left[0].prefix}; write genotype=None there.'
@@ -206,10 +207,6 @@ class _LastMetrics(Hook):
             except (TypeError, ValueError):  # such as a line to copy into a table
                 continue
             self.metrics[name] = number if math.isfinite(number) else None
-
-
-def _unwrapped(runner: Runner) -> BaseModel:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _best(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -130,12 +130,8 @@ class Genotype:
                 )
         return cls(slots, probabilities, origin, undecided)
 
-    def save(self, path: str | Path) -> None:
-        """Write the genotype as JSON, first under a temporary name.
-
-        Args:
-            path (str | Path): File to write.
-        """
+    def to_json(self) -> str:
+        """Return the content of the genotype's file."""
         content = {'format': _FORMAT, 'version': _VERSION, 'slots': self.slots}
         if self.probabilities:
             content['probabilities'] = self.probabilities
@@ -143,7 +139,15 @@ class Genotype:
             content['origin'] = self.origin
         if self.undecided:
             content['undecided'] = self.undecided
-        atomic_write(path, json.dumps(content, indent=2) + '\n')
+        return json.dumps(content, indent=2) + '\n'
+
+    def save(self, path: str | Path) -> None:
+        """Write the genotype as JSON, first under a temporary name.
+
+        Args:
+            path (str | Path): File to write.
+        """
+        atomic_write(path, self.to_json())
 
     def choose(self, slots: Sequence[str], candidates: Sequence[str]) -> list[str]:
         """Return the operations of one module's slots.

@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import json
 import os
-import random
 import resource
 import shutil
 import subprocess
@@ -32,8 +31,9 @@ from scipy import stats
 
 import ruas_mm
 from ruas_mm.apis.config_check import read_keys
+from ruas_mm.engine.random_search import draw_architectures
 from ruas_mm.registry import MODELS
-from ruas_mm.search import Genotype, searchable_slots
+from ruas_mm.search import Genotype
 from ruas_mm.utils.fileio import atomic_write
 
 _ROOT = Path(__file__).parents[2]
@@ -109,8 +109,7 @@ class Table:
     def _random(self, row: str, seed: int) -> dict[str, str]:
         """Draw one candidate for each slot."""
         model = MODELS.build(self._build_config(row, 'random', 0).model)
-        draw = random.Random(seed)
-        return {name: draw.choice(group.candidates) for group in searchable_slots(model) for name in group.names}
+        return draw_architectures(model, 1, seed)[0]
 
     def _build_config(self, row: str, part: str, seed: int, fill: bool = True) -> Config:
         """Return the config of a run: that of the table's part with the options of table and row."""
@@ -126,7 +125,8 @@ class Table:
     def _digest(self, row: str, part: str, seed: int, slots: dict[str, str] | None) -> str:
         """Return a hash of all that a result depends on but the place of the data."""
         config = self._build_config(row, part, seed, fill=False).to_dict()
-        read = {key: value for key, value in config.items() if key in read_keys()}
+        keys = read_keys()
+        read = {key: value for key, value in config.items() if key in keys}
         return hashlib.sha256(json.dumps([read, slots], sort_keys=True, default=str).encode()).hexdigest()
 
     def _fill(self, value: Any) -> Any:
@@ -139,7 +139,6 @@ class Table:
 
     def _once(self, row: str, name: str, part: str, seed: int, slots: dict[str, str] | None) -> Result | None:
         """Return the result of a run, now or from an earlier one; None where another process has it in hand."""
-        config = self._build_config(row, part, seed)
         digest = self._digest(row, part, seed, slots)
         work_dir = self.out / row / name
         work_dir.mkdir(parents=True, exist_ok=True)
@@ -155,13 +154,11 @@ class Table:
                     if path.name != '.lock':
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
                 kept.write_text(digest)
-            return self._execute(row, name, part, config, slots, digest)
+            return self._execute(row, name, part, seed, slots, digest)
 
-    def _execute(
-        self, row: str, name: str, part: str, config: Config, slots: dict[str, str] | None, digest: str
-    ) -> Result:
+    def _execute(self, row: str, name: str, part: str, seed: int, slots: dict[str, str] | None, digest: str) -> Result:
         work_dir = self.out / row / name
-        config.dump(work_dir / 'config.py')
+        self._build_config(row, part, seed).dump(work_dir / 'config.py')
         command = [sys.executable, _ROOT / 'tools/train.py', work_dir / 'config.py', '--work-dir', work_dir, '--resume']
         genotype = self.config.rows[row].get('genotype') if part == 'train' else None
         if slots is not None:
